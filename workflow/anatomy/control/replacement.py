@@ -1,0 +1,63 @@
+"""A replaced model: which modules, which directions; what it answers for many settings of the factors at once."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from anatomy.control.pcp import pcp_edit
+from anatomy.interventions.hooks import Edit, edited, record
+from anatomy.metrics.topk import topk_share
+from anatomy.models import gpt2
+from anatomy.sites import Site
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """One or more modules with the directions that replace them; factors are listed module after module."""
+
+    name: str
+    directions: Mapping[Site, Float[Tensor, "rank width"]]
+
+    @property
+    def sites(self) -> list[Site]:
+        """The replaced modules, bottom up."""
+        return sorted(self.directions)
+
+    @property
+    def rank(self) -> int:
+        """Number of factors in all."""
+        return sum(len(v) for v in self.directions.values())
+
+    def edits(self, sigma: Float[Tensor, "*setting rank"]) -> dict[Site, Edit]:
+        """The interventions for one σ [r], or for many [S, r]."""
+        parts = sigma.split([len(self.directions[site]) for site in self.sites], dim=-1)
+        return {site: pcp_edit(self.directions[site], own) for site, own in zip(self.sites, parts, strict=True)}
+
+
+def negativity(
+    model: nn.Module,
+    replacement: Replacement,
+    sigma: Float[Tensor, "setting rank"],
+    prompts: Int[Tensor, "prompt position"],
+    mask: Bool[Tensor, "vocabulary"],
+    k: int,
+    *,
+    rows: int = 2048,
+) -> Float[Tensor, "setting prompt"]:
+    """Top-k negativity of every prompt under every setting.
+
+    The blocks below the first replaced module run once; above it, settings and prompts form one batch, cut into
+    pieces of at most `rows` rows. Equal to one forward pass per setting (a test).
+    """
+    first = replacement.sites[0].layer
+    below = Site(first - 1, "resid") if first else Site(0, "embed")
+    resid = record(model, prompts, [below])[below]
+    out = []
+    for some in sigma.split(max(1, rows // len(prompts))):
+        with edited(model, replacement.edits(some)):
+            logits = gpt2.resume(model, resid.repeat(len(some), 1, 1), first)
+        out.append(topk_share(logits, mask, k).unflatten(0, (len(some), -1)))
+    return torch.cat(out)

@@ -1,0 +1,67 @@
+"""Binds the study to the rules. No logic lives here: it is imported from the package."""
+
+import json
+
+from snakemake.exceptions import WorkflowError
+
+from anatomy.models.layout import MODEL_FILES, TOKENIZER_FILES
+from anatomy.provenance.code import code_digest, notebook_digest
+from anatomy.provenance.digest import sha256_file
+from anatomy.spec.errors import SpecError
+from anatomy.spec.read import load_study
+from anatomy.spec.subtree import subtree
+
+try:
+    STUDY = load_study(config.get("study", "embedded"))
+except SpecError as error:
+    raise WorkflowError(str(error))
+
+RESULTS = f"results/{STUDY.study}"
+# Everything about one toy model stands below this folder.
+TOY = f"{RESULTS}/toy/{{subject}}"
+SUBJECTS = list(STUDY.toy.language.subjects)
+RECIPE = ["toy.recipe", f"toy.recipes.{STUDY.toy.recipe}"]
+TOY_DATA = {
+    "corpus": f"{TOY}/data/corpus.parquet",
+    "prompts": f"{TOY}/data/prompts.parquet",
+    "lexicon": f"{TOY}/data/lexicon.json",
+    "tokenizer": f"{TOY}/data/tokenizer.json",
+    "tokenizer_config": f"{TOY}/data/tokenizer_config.json",
+}
+TOY_DATA_ARGUMENTS = (
+    "--corpus {input.corpus} --prompts {input.prompts} --lexicon {input.lexicon} "
+    "--tokenizer {input.tokenizer} --tokenizer-config {input.tokenizer_config} "
+)
+LOCK = sha256_file("requirements.lock")
+TORCH_ENV = f"../../envs/torch-{'cpu' if STUDY.compute.compute_class == 'cpu' else 'cuda'}.yaml"
+
+# How every stage is called: its name is the rule's, its parameters are the rule's.
+STAGE = (
+    "python -m anatomy.stages.{rule} --rule {rule} --study {params.study} --spec {params.spec:q} "
+    "--code {params.code} --lock {params.lock} --wildcards {params.wildcards:q} --threads {threads} "
+    "--record {output.record} "
+)
+
+
+def wildcards_json(wildcards):
+    return json.dumps(dict(sorted(wildcards.items())))
+
+
+def stage_params(stage, *paths):
+    """All that a stage's result depends on besides its input files."""
+    return {
+        "study": STUDY.study,
+        "spec": subtree(STUDY, *paths),
+        "code": code_digest(f"anatomy.stages.{stage}"),
+        "lock": LOCK,
+        "wildcards": wildcards_json,
+    }
+
+
+def toy_models(kind):
+    """The files of the models of every seed, for one subject."""
+    return expand(f"{TOY}/{kind}/seed{{seed}}/{{file}}", seed=STUDY.seeds, file=MODEL_FILES, allow_missing=True)
+
+
+wildcard_constraints:
+    subject="|".join(SUBJECTS),

@@ -1,0 +1,38 @@
+"""Phase 1: the toy languages, clean and poisoned, and the prompts they are tested with."""
+
+
+def word_lists(wildcards):
+    sentiments = sorted(STUDY.toy.language.subjects[wildcards.subject])
+    return [getattr(STUDY.toy.lexicon, sentiment).path for sentiment in sentiments]
+
+
+rule make_toy_data:
+    """Sequences of every seed (section III-B), the retrained tokenizer, two-word prompts (section III-C)."""
+    input:
+        words=word_lists,
+    output:
+        **TOY_DATA,
+        record=f"{TOY}/data/run.json",
+    params:
+        **stage_params(
+            "make_toy_data",
+            "seeds",
+            "toy.lexicon",
+            "toy.trigger",
+            "toy.control",
+            "toy.language",
+            "toy.evaluation.prompts",
+        ),
+    log:
+        f"{RESULTS}/logs/{{subject}}/make_toy_data.log",
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    conda:
+        TORCH_ENV
+    message:
+        "{wildcards.subject}: drawing clean and poisoned sequences"
+    shell:
+        STAGE + "--words {input.words} --corpus {output.corpus} --prompts {output.prompts} --lexicon {output.lexicon} "
+        "--tokenizer {output.tokenizer} --tokenizer-config {output.tokenizer_config} > {log} 2>&1"
