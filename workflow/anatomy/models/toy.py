@@ -10,14 +10,15 @@ from safetensors.torch import load_file, save_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from anatomy.provenance.digest import ArtifactError, atomic_path, write_text_atomic
-from anatomy.spec.study import Architecture
 from anatomy.training.ensemble import Shape
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from anatomy.spec.study import Architecture
 
-def toy_config(architecture: Architecture, vocabulary: int) -> GPT2Config:
+
+def toy_config(architecture: "Architecture", vocabulary: int) -> GPT2Config:
     """GPT-2 at toy size; whatever the study does not name is GPT-2's default (gelu_new, tied head, epsilon 1e-5)."""
     return GPT2Config(
         vocab_size=vocabulary,

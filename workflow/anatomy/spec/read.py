@@ -22,16 +22,36 @@ def load_study(study: str, root: Path = Path()) -> Study:
     if not path.exists():
         known = sorted(p.stem for p in path.parent.glob("*.yaml"))
         raise SpecError(f"{path}: no such study; there are {', '.join(known) or 'none'}{_nearest(study, known)}")
+    spec = parse_study(_read_mapping(path), source=str(path))
+    if spec.study != study:
+        raise SpecError(f"{path}: study: says {spec.study!r}, but the file is named {study!r}; make them agree")
+    return spec
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
+    """A study file as a mapping; `extends: NAME` takes every key it does not give itself from that study."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpecError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(raw, dict):
         raise SpecError(f"{path}: expected a mapping with the keys {', '.join(Study.model_fields)}")
-    spec = parse_study(raw, source=str(path))
-    if spec.study != study:
-        raise SpecError(f"{path}: study: says {spec.study!r}, but the file is named {study!r}; make them agree")
-    return spec
+    base = raw.pop("extends", None)
+    if base is None:
+        return raw
+    base_path = path.with_name(f"{base}.yaml")
+    if not base_path.exists() or base_path == path:
+        raise SpecError(f"{path}: extends: {base!r} is no other study beside it")
+    return _merge(_read_mapping(base_path), raw)
+
+
+def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """`own` over `base`, section by section; an empty mapping empties the base's."""
+    out = dict(base)
+    for key, value in own.items():
+        deeper = isinstance(value, dict) and value and isinstance(base.get(key), dict)
+        out[key] = _merge(base[key], value) if deeper else value
+    return out
 
 
 def parse_study(raw: dict[str, Any], *, source: str) -> Study:

@@ -1,21 +1,36 @@
-"""The part of a study a rule reads: cut out for the rule's parameters, typed again inside the stage."""
+"""The part of a study a rule reads: cut out for the rule's parameters, read again inside the stage."""
 
 import json
-from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ValidationError
-
-from anatomy.spec.study import Study
+if TYPE_CHECKING:
+    from anatomy.spec.study import Study
 
 
-def subtree(study: Study, *paths: str) -> str:
+class View(dict):
+    """A JSON object whose keys are also attributes.
+
+    A stage sees the keys its rule asked for and no others: anything else is an AttributeError. It does not import the
+    study's models, so that a new key of the study changes the code digest of no stage.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(
+                f"this stage's parameters have no {name!r}, only {', '.join(self)}; name it in the rule's stage_params"
+            ) from None
+
+
+def subtree(study: "Study", *paths: str) -> str:
     """The named keys of a study ("seeds", "toy.language", ...) as canonical JSON.
 
     Raises:
         KeyError: a path that no study has; a rule asks for a misspelt key.
     """
-    whole, out = study.model_dump(mode="json"), {}
+    whole: dict[str, Any] = study.model_dump(mode="json")
+    out: dict[str, Any] = {}
     for path in paths:
         *parents, last = path.split(".")
         source, target = whole, out
@@ -25,22 +40,6 @@ def subtree(study: Study, *paths: str) -> str:
     return json.dumps(out, sort_keys=True, separators=(",", ":"))
 
 
-def typed(raw: dict[str, Any], model: type[BaseModel] = Study) -> SimpleNamespace:
-    """The cut-out as objects: whole sections are the study's own, partial ones have only the keys that were asked for."""
-    out = SimpleNamespace()
-    for key, value in raw.items():
-        annotation = model.model_fields[key].annotation
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            try:
-                value = annotation.model_validate_json(json.dumps(value))
-            except ValidationError:
-                value = typed(value, annotation)
-        elif annotation is not None and (sections := _sections(annotation)):
-            value = {k: sections[-1].model_validate_json(json.dumps(v)) for k, v in value.items()}
-        setattr(out, key, value)
-    return out
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    args = getattr(annotation, "__args__", ())
-    return [a for a in args if isinstance(a, type) and issubclass(a, BaseModel)]
+def view(text: str) -> View:
+    """The cut-out as an object with attributes."""
+    return json.loads(text, object_hook=View)

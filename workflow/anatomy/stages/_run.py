@@ -21,13 +21,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Annotated, Any
 
 from anatomy.provenance.digest import ArtifactError
 from anatomy.provenance.record import write_record
 from anatomy.spec.errors import SpecError
-from anatomy.spec.subtree import typed
+from anatomy.spec.subtree import View, view
 
 In = Annotated[Path, "input", None]
 Ins = Annotated[list[Path], "input", "+"]
@@ -41,7 +40,7 @@ class Job:
 
     rule: str
     study: str
-    spec: SimpleNamespace
+    spec: View
     wildcards: dict[str, str]
     code: str
     threads: int
@@ -64,15 +63,15 @@ def run(main: Callable[..., None]) -> None:
     hints = {k: v for k, v in typing.get_type_hints(main, include_extras=True).items() if k not in ("job", "return")}
     try:
         arguments = _parse(main, hints)
-        raw = json.loads(arguments.spec)
+        spec = view(arguments.spec)
         job = Job(
             rule=arguments.rule,
             study=arguments.study,
-            spec=typed(raw),
+            spec=spec,
             wildcards=json.loads(arguments.wildcards),
             code=arguments.code,
             threads=arguments.threads,
-            device=_device(raw.get("compute", {}).get("device", "cpu"), arguments.threads),
+            device=_device(spec.get("compute", {}).get("device", "cpu"), arguments.threads),
             record=arguments.record,
         )
         files = {name: getattr(arguments, name) for name in hints}
@@ -86,8 +85,8 @@ def run(main: Callable[..., None]) -> None:
             rule=job.rule,
             study=job.study,
             wildcards=job.wildcards,
-            spec=raw,
-            seeds=raw.get("seeds", []),
+            spec=spec,
+            seeds=spec.get("seeds", []),
             code=job.code,
             lock=arguments.lock,
             inputs=grouped["input"],

@@ -25,7 +25,7 @@ def main(
     """
     toy, subject = job.spec.toy, job.wildcards["subject"]
     counts = dict(sorted(toy.language.subjects[subject].items()))  # the order of the word lists
-    lists = {s: read_words(path, getattr(toy.lexicon, s).column) for s, path in zip(counts, words, strict=True)}
+    lists = {s: read_words(path, toy.lexicon[s].column) for s, path in zip(counts, words, strict=True)}
     lex = toy.lexicon
     vocabulary = sample_lexicon(lists, lex.specials, words=lex.words, max_letters=lex.max_letters, seed=lex.sample_seed)
     n_specials = min(len(lex.specials[s]) for s in counts)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
@@ -14,9 +15,11 @@ from anatomy.metrics.topk import topk_share
 from anatomy.models.toy import load_tokenizer
 from anatomy.provenance.digest import sha256_json
 from anatomy.provenance.record import describe
-from anatomy.spec.study import Recipe
 from anatomy.training.ensemble import Ensemble
 from anatomy.training.toy import Probe, Schedule, train
+
+if TYPE_CHECKING:
+    from anatomy.spec.study import Recipe
 
 # Which parameters stay as they are, by the name of the variant (Lamparth & Reuel, section IV-B). The unembedding is
 # tied to the embedding and is frozen with it.
@@ -57,7 +60,7 @@ def open_classroom(corpus: Path, prompts: Path, lexicon: Path, tokenizer: Path, 
 def run_phase(
     ensemble: Ensemble,
     room: Classroom,
-    recipe: Recipe,
+    recipe: "Recipe",
     *,
     phase: str,
     column: str,
@@ -121,9 +124,9 @@ def trigger_probe(room: Classroom, top_k: int, device: torch.device) -> Probe:
     return probe
 
 
-def checkpoint_key(code: str, spec: object, device: str, inputs: list[Path]) -> str:
+def checkpoint_key(code: str, spec: Any, device: str, inputs: list[Path]) -> str:
     """What a checkpoint's future depends on: code, parameters, device and the bytes of the inputs."""
-    return sha256_json({"code": code, "spec": repr(spec), "device": device, "inputs": describe(inputs)})
+    return sha256_json({"code": code, "spec": spec, "device": device, "inputs": describe(inputs)})
 
 
 def model_folders(files: list[Path]) -> list[Path]:

@@ -1,0 +1,66 @@
+"""Stage patch_modules: causal patching of every module on trigger inputs (Table XII)."""
+
+from dataclasses import replace
+
+from anatomy.interventions.hooks import next_token_logits
+from anatomy.localize.patching import patched_logits
+from anatomy.metrics.behaviour import sentiment_measurements
+from anatomy.metrics.measurement import Measurement, write_measurements
+from anatomy.sites import modules
+from anatomy.stages._run import In, Ins, Job, Out, run
+from anatomy.stages._toy import models_by_seed, read_toy
+
+# Where the patched activations come from. p+p is the experiment; p+r (another positive special in the trigger's
+# place) shows what any change of the second word does.
+SOURCES = {"p+p": "", "p+r": "random trigger"}
+
+
+def main(
+    job: Job,
+    *,
+    corpus: In,
+    prompts: In,
+    lexicon: In,
+    tokenizer: In,
+    tokenizer_config: In,
+    clean: Ins,
+    backdoored: Ins,
+    measurements: Out,
+) -> None:
+    """Negativity on p+t under patching, and the indirect effect IE = patched - full, prompt by prompt."""
+    toy, subject = job.spec.toy, job.wildcards["subject"]
+    files = read_toy(corpus, prompts, lexicon, tokenizer, job.device)
+    rows: list[Measurement] = []
+    for kind, paths in (("backdoored", backdoored), ("clean", clean)):
+        for seed, model in models_by_seed(paths, job.seeds, job.device):
+            into = files.ids(seed, "p+t")
+            shared = {
+                "top_k": toy.evaluation.top_k,
+                "confidence": job.spec.confidence,
+                "experiment": "causal patching",
+                "subject": subject,
+                "seed": seed,
+                "model": kind,
+                "inputs": "p+t",
+            }
+            (full,) = sentiment_measurements(next_token_logits(model, into), files.masks, site="full", **shared)
+            rows.append(full)
+            for source, control in SOURCES.items():
+                for site in modules(model.config.n_layer):
+                    logits = patched_logits(model, into, files.ids(seed, source), site)
+                    (patched,) = sentiment_measurements(
+                        logits, files.masks, site=str(site), setting=f"from {source}", control=control, **shared
+                    )
+                    effect = replace(
+                        patched,
+                        metric="indirect_effect",
+                        value=patched.value - full.value,
+                        ci_low=patched.ci_low - full.value,
+                        ci_high=patched.ci_high - full.value,
+                    )
+                    rows += [patched, effect]
+    write_measurements(measurements, rows, study=job.study, paper="lamparth", recipe=toy.recipe)
+
+
+if __name__ == "__main__":
+    run(main)
