@@ -101,6 +101,16 @@ class Pcp(Section):
     batch: Count = Field(50, description="factor vectors evaluated in one forward pass")
     mlp_bounds: tuple[float, float] = Field((0.05, 1.5), description="range of the tuned factor f; σ = f²")
     attention_bounds: tuple[float, float] = (0.0, 1.2)
+    multiples: list[float] = Field(
+        [0.6, 0.75, 0.8, 1.0, 1.1], description="common multiples of the tuned factors (Table V and the sweep figure)"
+    )
+    mlp_flips: list[list[float]] = Field(
+        [[1.0, 1.0], [-1.2, 0.5]], description="multiples factor by factor, first MLP (Table VI)"
+    )
+    attention_flips: list[list[float]] = Field(
+        [[2.0, 2.0, 2.0, 2.0], [-1.0, 1.0, 1.0, 1.0]],
+        description="multiples factor by factor, second attention (Table VII; the printed ones are lost)",
+    )
 
 
 class Toy(Section):

@@ -1,0 +1,53 @@
+"""Phase 4: modules replaced by PCP matrices (section III-E), and the backdoor edited through their factors."""
+
+
+rule tune_pcp:
+    """PCP ablation of MLPs (Tables III, IV) and attention (Tables XIII, XIV), factors tuned by Optuna."""
+    input:
+        **TOY_DATA,
+        **PAIR,
+    output:
+        factors=f"{TOY}/pcp/factors.json",
+        measurements=f"{TOY}/measurements/pcp_ablation.parquet",
+        record=f"{TOY}/pcp/run.json",
+    params:
+        **stage_params("tune_pcp", *MEASURING, "toy.pcp"),
+    log:
+        f"{RESULTS}/logs/{{subject}}/tune_pcp.log",
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=3000,
+        runtime=240,
+    conda:
+        TORCH_ENV
+    message:
+        f"{{wildcards.subject}}: tuning PCP replacements ({STUDY.toy.pcp.trials} trials each)"
+    shell:
+        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS
+        + "--factors {output.factors} --measurements {output.measurements} > {log} 2>&1"
+
+
+rule edit_pcp:
+    """The tuned factors varied and flipped (Tables V, VI, VII), and the model's answer as a curve."""
+    input:
+        **TOY_DATA,
+        backdoored=toy_models("backdoored"),
+        factors=f"{TOY}/pcp/factors.json",
+    output:
+        measurements=f"{TOY}/measurements/pcp_editing.parquet",
+        record=f"{TOY}/measurements/pcp_editing.run.json",
+    params:
+        **stage_params("edit_pcp", *MEASURING, "toy.pcp"),
+    log:
+        f"{RESULTS}/logs/{{subject}}/edit_pcp.log",
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    conda:
+        TORCH_ENV
+    message:
+        "{wildcards.subject}: varying and flipping the factors"
+    shell:
+        STAGE + TOY_DATA_ARGUMENTS
+        + "--backdoored {input.backdoored} --factors {input.factors} --measurements {output.measurements} > {log} 2>&1"

@@ -1,0 +1,133 @@
+"""Phase 3: where the backdoor lives. Behaviour first, then the four ways of looking (section III-D)."""
+
+MEASURING = ["seeds", "confidence", "compute.device", "toy.recipe", "toy.evaluation.top_k"]
+PAIR = {"clean": toy_models("clean"), "backdoored": toy_models("backdoored")}
+PAIR_ARGUMENTS = "--clean {input.clean} --backdoored {input.backdoored} "
+
+
+rule measure_behaviour:
+    """Unedited models on every input combination, validation loss, planting gate, the perfect learner."""
+    input:
+        **TOY_DATA,
+        **PAIR,
+    output:
+        measurements=f"{TOY}/measurements/behaviour.parquet",
+        record=f"{TOY}/measurements/behaviour.run.json",
+    params:
+        **stage_params(
+            "measure_behaviour",
+            *MEASURING,
+            "toy.evaluation.gate",
+            "toy.language",
+            "toy.trigger",
+            "toy.control",
+            "toy.lexicon.specials",
+        ),
+    log:
+        f"{RESULTS}/logs/{{subject}}/measure_behaviour.log",
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    conda:
+        TORCH_ENV
+    message:
+        "{wildcards.subject}: measuring the unedited models"
+    shell:
+        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS + "--measurements {output.measurements} > {log} 2>&1"
+
+
+rule ablate_modules:
+    """Mean ablation of each module (Table I)."""
+    input:
+        **TOY_DATA,
+        **PAIR,
+    output:
+        measurements=f"{TOY}/measurements/mean_ablation.parquet",
+        record=f"{TOY}/measurements/mean_ablation.run.json",
+    params:
+        **stage_params("ablate_modules", *MEASURING),
+    log:
+        f"{RESULTS}/logs/{{subject}}/ablate_modules.log",
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    conda:
+        TORCH_ENV
+    message:
+        "{wildcards.subject}: ablating one module at a time"
+    shell:
+        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS + "--measurements {output.measurements} > {log} 2>&1"
+
+
+rule read_logit_lens:
+    """Logit lens on each head and MLP (Table II)."""
+    input:
+        **TOY_DATA,
+        **PAIR,
+    output:
+        measurements=f"{TOY}/measurements/logit_lens.parquet",
+        record=f"{TOY}/measurements/logit_lens.run.json",
+    params:
+        **stage_params("read_logit_lens", *MEASURING),
+    log:
+        f"{RESULTS}/logs/{{subject}}/read_logit_lens.log",
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    conda:
+        TORCH_ENV
+    message:
+        "{wildcards.subject}: reading heads and MLPs through the logit lens"
+    shell:
+        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS + "--measurements {output.measurements} > {log} 2>&1"
+
+
+rule patch_modules:
+    """Causal patching of each module (Table XII)."""
+    input:
+        **TOY_DATA,
+        **PAIR,
+    output:
+        measurements=f"{TOY}/measurements/causal_patching.parquet",
+        record=f"{TOY}/measurements/causal_patching.run.json",
+    params:
+        **stage_params("patch_modules", *MEASURING),
+    log:
+        f"{RESULTS}/logs/{{subject}}/patch_modules.log",
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    conda:
+        TORCH_ENV
+    message:
+        "{wildcards.subject}: patching one module at a time"
+    shell:
+        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS + "--measurements {output.measurements} > {log} 2>&1"
+
+
+rule project_states:
+    """Hidden states in the plane of two principal components (Figure 3)."""
+    input:
+        **TOY_DATA,
+        **PAIR,
+    output:
+        states=f"{TOY}/measurements/hidden_states.parquet",
+        record=f"{TOY}/measurements/hidden_states.run.json",
+    params:
+        **stage_params("project_states", "seeds", "compute.device"),
+    log:
+        f"{RESULTS}/logs/{{subject}}/project_states.log",
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=2000,
+        runtime=20,
+    conda:
+        TORCH_ENV
+    message:
+        "{wildcards.subject}: projecting hidden states"
+    shell:
+        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS + "--states {output.states} > {log} 2>&1"
