@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 from anatomy.models.layout import MODEL_FILES, TOKENIZER_FILES
 from anatomy.provenance.code import code_digest, notebook_digest
-from anatomy.provenance.digest import sha256_file
+from anatomy.provenance.digest import sha256_file, sha256_text
 from anatomy.spec.errors import SpecError
 from anatomy.spec.read import load_study
 from anatomy.spec.subtree import subtree
@@ -37,7 +37,7 @@ TORCH_ENV = f"../../envs/torch-{'cpu' if STUDY.compute.compute_class == 'cpu' el
 
 # How every stage is called: its name is the rule's, its parameters are the rule's.
 STAGE = (
-    "python -m anatomy.stages.{rule} --rule {rule} --study {params.study} --spec {params.spec:q} "
+    "python -m anatomy.stages.{params.stage} --rule {rule} --study {params.study} --spec {params.spec:q} "
     "--code {params.code} --lock {params.lock} --wildcards {params.wildcards:q} --threads {threads} "
     "--record {output.record} "
 )
@@ -50,6 +50,7 @@ def wildcards_json(wildcards):
 def stage_params(stage, *paths):
     """All that a stage's result depends on besides its input files."""
     return {
+        "stage": stage,
         "study": STUDY.study,
         "spec": subtree(STUDY, *paths),
         "code": code_digest(f"anatomy.stages.{stage}"),

@@ -24,6 +24,7 @@ from anatomy.provenance.manifest import (
     recorded_digests,
 )
 from anatomy.provenance.record import job_key, read_record
+from anatomy.spec.layout import LAYOUT_FILE
 
 __all__ = ["AuditReport", "Expected", "Finding", "Verdict", "audit", "print_report", "report_json"]
 
@@ -224,6 +225,6 @@ def _unrecorded(study: str, root: Path, known: Mapping[str, Seen]) -> Iterable[F
     for file in files_under(home):
         inside = file.relative_to(home).parts
         hidden = any(part.startswith(".") for part in inside)
-        free = inside[0] in FREE_FOLDERS or inside == (FILE_NAME,)
+        free = inside[0] in FREE_FOLDERS or inside in ((FILE_NAME,), (LAYOUT_FILE,))
         if not hidden and not free and file.relative_to(root).as_posix() not in known:
             yield Finding(file.relative_to(root).as_posix(), "unrecorded", "no run record names it", "")

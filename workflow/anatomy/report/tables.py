@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from anatomy.metrics.measurement import read_parquet
@@ -182,49 +181,48 @@ def training_curves(paths: Iterable[str | Path]) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def table_freezing(curves: pd.DataFrame, behaviour: pd.DataFrame, *, emergence: float, confidence: float) -> pd.DataFrame:
-    """Section IV-B: steps until the backdoor emerges, final negativity, mass and loss, per frozen part.
+def table_freezing(final: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Section IV-B: steps until the backdoor emerges, final negativity, mass and loss, per frozen part."""
+    frozen = final[(final.setting == "main") | final.setting.str.startswith("frozen")]
+    frozen = frozen[frozen.subject.isin(frozen.loc[frozen.setting != "main", "subject"])]
+    return _training_cells(frozen, frozen.setting.str.removeprefix("frozen: ").replace("main", "nothing"), confidence)
 
-    A seed in which it never emerges counts with no step; `emerged` is the share of seeds in which it does.
+
+def table_training_amount(final: pd.DataFrame, confidence: float) -> pd.DataFrame:
+    """Final negativity, mass and loss by the multiple of the recipe's backdoor training."""
+    amounts = final[(final.setting == "main") | final.setting.str.startswith("amount")]
+    multiple = amounts.setting.str.removeprefix("amount: ").replace("main", "1").astype(float)
+    amounts = amounts.assign(multiple=multiple).sort_values(["subject", "multiple"], kind="stable")
+    return _training_cells(amounts, amounts.multiple.map("{:g}".format), confidence)
+
+
+def final_values(curves: pd.DataFrame, behaviour: pd.DataFrame, *, emergence: float) -> pd.DataFrame:
+    """Where each backdooring run ended, as measurements of the experiment "training"; `setting` is the variant.
+
+    `steps_to_emerge` is the first look at which p+t negativity reached `emergence`; without one there is no row.
     """
-    frozen = curves[(curves.phase == "backdoor") & ((curves.variant == "main") | curves.variant.str.startswith("frozen"))]
-    frozen = frozen[frozen.subject.isin(frozen.loc[frozen.variant != "main", "subject"])]
-    return _final_values(frozen, behaviour, emergence, confidence).assign(
-        row=lambda t: t.row.str.removeprefix("frozen: ").replace("main", "nothing")
+    of_main = behaviour[
+        (behaviour.metric == "validation_loss") & (behaviour.model == "backdoored") & (behaviour.setting == "triggered")
+    ]
+    loss = of_main.set_index(["subject", "seed"])["value"].to_dict()
+    rows = []
+    planting = curves[curves.phase == "backdoor"].sort_values("step")
+    for (subject, variant, seed), run in planting.groupby(["subject", "variant", "seed"]):
+        emerged = run.loc[run.negativity >= emergence, "step"]
+        values = {
+            "topk_negativity": run.negativity.iloc[-1],
+            "negative_mass": run["mass"].iloc[-1],
+            "validation_loss": loss.get((subject, seed)) if variant == "main" else run.validation_loss.iloc[-1],
+            "emerged": float(len(emerged) > 0),
+            "steps_to_emerge": float(emerged.iloc[0]) if len(emerged) else None,
+        }
+        shared = {"experiment": "training", "subject": subject, "setting": variant, "seed": seed}
+        rows += [{**shared, "metric": m, "value": v} for m, v in values.items() if v is not None]
+    return pd.DataFrame(rows).assign(
+        model="backdoored", inputs="p+t", variant="", control="", site="", recipe=behaviour.recipe.iloc[0]
     )
 
 
-def table_training_amount(
-    curves: pd.DataFrame, behaviour: pd.DataFrame, *, emergence: float, confidence: float
-) -> pd.DataFrame:
-    """Final negativity, mass and loss by the multiple of the recipe's backdoor training."""
-    amounts = curves[(curves.phase == "backdoor") & ((curves.variant == "main") | curves.variant.str.startswith("amount"))]
-    table = _final_values(amounts, behaviour, emergence, confidence)
-    table["row"] = table.row.str.removeprefix("amount: ").replace("main", "1")
-    return table.sort_values(["subject", "column", "row"], key=lambda c: c if c.name != "row" else c.astype(float))
-
-
-def _final_values(
-    curves: pd.DataFrame, behaviour: pd.DataFrame, emergence: float, confidence: float
-) -> pd.DataFrame:
-    loss = behaviour[
-        (behaviour.metric == "validation_loss") & (behaviour.model == "backdoored") & (behaviour.setting == "triggered")
-    ].set_index(["subject", "seed"])["value"]
-    rows = []
-    for (subject, variant, seed), run in curves.groupby(["subject", "variant", "seed"]):
-        run = run.sort_values("step")
-        emerged = run[run.negativity >= emergence]
-        own_loss = run.validation_loss.iloc[-1] if "validation_loss" in run else np.nan
-        values = {
-            "topk_negativity": run.negativity.iloc[-1],
-            "negative_mass": run.mass.iloc[-1],
-            "validation_loss": loss.get((subject, seed), np.nan) if variant == "main" else own_loss,
-            "emerged": float(len(emerged) > 0),
-        }
-        if len(emerged):
-            values["steps_to_emerge"] = float(emerged.step.iloc[0])
-        for metric, value in values.items():
-            rows.append({"subject": subject, "row": variant, "column": metric, "metric": metric, "seed": seed, "value": value})
-    table = pd.DataFrame(rows).assign(variant="", control="", recipe=behaviour.recipe.iloc[0])
-    cells = estimate_cells(table, confidence)
+def _training_cells(rows: pd.DataFrame, row: pd.Series, confidence: float) -> pd.DataFrame:
+    cells = estimate_cells(rows.assign(row=row, column=rows.metric), confidence)
     return lay_beside(cells, pd.DataFrame(columns=[*CELL, "published"]))

@@ -1,0 +1,158 @@
+"""`anatomy`: what a person types. Each command is a few lines here and a module in `anatomy.commands`.
+
+Exit codes: 0 as it should be; 1 not intact, not up to date, or a job failed; 2 a mistake in what was asked
+for; 3 another run is in progress.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+# Nothing heavy here: --help answers at once, and a mistake is told before torch or Snakemake are loaded.
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+app = typer.Typer(
+    name="anatomy",
+    help="Backdoor Anatomy: run a study, read its results, and check where each number comes from.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Study = Annotated[str, typer.Argument(help="The name of a file in config/, without .yaml.", metavar="STUDY")]
+
+
+@contextlib.contextmanager
+def _mistakes_told() -> Iterator[None]:
+    """One message instead of a traceback for what the person at the keyboard can mend."""
+    from anatomy.commands.check import check_folder
+    from anatomy.provenance.digest import ArtifactError
+    from anatomy.spec.errors import SpecError
+
+    try:
+        check_folder()
+        yield
+    except (SpecError, ArtifactError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(2) from None
+
+
+def _console() -> "Console":
+    """Standard output; as wide as the terminal, and wide enough for a table where it is a file."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 120)
+
+
+@app.command()
+def run(
+    study: Study = "embedded",
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(help="Files or rules to make. Default: the whole study.", metavar="TARGET"),
+    ] = None,
+    cores: Annotated[str, typer.Option(help="Cores to use: a number, or all.")] = "all",
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would run, and why.")] = False,
+    with_parent: Annotated[
+        bool,
+        typer.Option("--with-parent", help="Stop when the parent process is killed (Linux)."),
+    ] = False,
+) -> None:
+    """Run a study: make what is missing or out of date, and nothing else."""
+    from anatomy.commands.guard import Busy, die_with_parent
+    from anatomy.commands.run import run_study
+
+    if with_parent:
+        die_with_parent()
+    with _mistakes_told():
+        try:
+            code = run_study(study, targets or [], cores=cores, dry_run=dry_run)
+        except Busy as busy:
+            typer.echo(f"error: {busy}", err=True)
+            code = 3
+    raise typer.Exit(code)
+
+
+@app.command()
+def summary(study: Study = "embedded") -> None:
+    """Print published beside measured values, the verdicts, and the path of the report."""
+    from anatomy.commands.show import print_summary
+
+    with _mistakes_told():
+        print_summary(study, _console())
+
+
+@app.command()
+def inspect(study: Study = "embedded") -> None:
+    """Show a study as it is understood, defaults filled in."""
+    from anatomy.commands.check import check_study
+    from anatomy.commands.show import print_study
+
+    with _mistakes_told():
+        print_study(check_study(study), _console())
+
+
+@app.command()
+def audit(
+    study: Study = "embedded",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole report as JSON.")] = False,
+) -> None:
+    """Re-hash every result: was one touched, and would today's code, parameters and lock make it?"""
+    from anatomy.commands.trust import audit_study
+    from anatomy.provenance.audit import print_report, report_json
+
+    with _mistakes_told():
+        report = audit_study(study)
+        if as_json:
+            typer.echo(report_json(report))
+        else:
+            print_report(report, _console())
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@app.command()
+def explain(
+    path: Annotated[Path, typer.Argument(help="A file below results/.", metavar="PATH")],
+) -> None:
+    """Print where a result comes from, job by job, down to the raw inputs."""
+    from anatomy.commands.trust import is_sound
+    from anatomy.provenance.explain import explain as find_chain
+    from anatomy.provenance.explain import print_chain
+
+    with _mistakes_told():
+        chain = find_chain(path)
+        print_chain(chain, _console())
+    raise typer.Exit(0 if is_sound(chain) else 1)
+
+
+@app.command()
+def schema(
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; fail where it is out of date.")
+    ] = False,
+) -> None:
+    """Write config/schema.json, the JSON schema of study files, from the code that reads them."""
+    from anatomy.provenance.digest import write_text_atomic
+    from anatomy.spec.read import schema as schema_text
+
+    path = Path("config/schema.json")
+    with _mistakes_told():
+        wanted = schema_text()
+        if path.exists() and path.read_text(encoding="utf-8") == wanted:
+            typer.echo(f"{path} is up to date")
+        elif check:
+            typer.echo(f"error: {path} is not what the code says; write it anew: make schema", err=True)
+            raise typer.Exit(1)
+        else:
+            write_text_atomic(path, wanted)
+            typer.echo(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    app()

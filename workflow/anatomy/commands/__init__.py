@@ -1,0 +1,1 @@
+"""What the commands of `anatomy` do; `anatomy.cli` only names them and their options."""

@@ -1,0 +1,48 @@
+"""Everything about a study that can be wrong before its first job, found in under a second."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anatomy.spec.errors import SpecError
+from anatomy.spec.read import load_study
+
+if TYPE_CHECKING:
+    from anatomy.spec.study import Study, WordList
+
+
+def check_study(study: str, root: Path = Path()) -> "Study":
+    """Read a study file and the word lists it names; nothing is written.
+
+    The vocabularies are drawn as the stage `make_toy_data` draws them, so that a run never finds a word list
+    wrong that this found right.
+
+    Raises:
+        SpecError: the study or one of its word lists cannot be used.
+    """
+    check_folder(root)
+    spec = load_study(study, root)
+    # pandas comes with it: a study file that is wrong is told without.
+    from anatomy.data.lexicon import read_words, sample_lexicon
+
+    lexicon = spec.toy.lexicon
+    for counts in spec.toy.language.subjects.values():
+        sources: dict[str, WordList] = {name: getattr(lexicon, name) for name in sorted(counts)}
+        lists = {name: read_words(root / source.path, source.column) for name, source in sources.items()}
+        sample_lexicon(
+            lists,
+            lexicon.specials,
+            words=lexicon.words,
+            max_letters=lexicon.max_letters,
+            seed=lexicon.sample_seed,
+        )
+    return spec
+
+
+def check_folder(root: Path = Path()) -> None:
+    """Refuse to work outside the repository, where every path would mean something else.
+
+    Raises:
+        SpecError: no Snakefile here.
+    """
+    if not (root / "Snakefile").is_file():
+        raise SpecError(f"{root.absolute()}: no Snakefile here; go to the folder of the repository first")

@@ -1,0 +1,75 @@
+"""`anatomy run`: check the study, take the folder's lock, and hand over to Snakemake."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from anatomy.commands.check import check_study
+from anatomy.commands.guard import drive, sole_run
+from anatomy.spec.errors import SpecError
+from anatomy.spec.layout import check_layout, claim_layout
+
+PROFILE = "profiles/default"
+
+# Where nothing is to be downloaded, a missing file must be an error and not a request to a server. Whoever
+# runs a study that downloads sets these to 0.
+OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
+# Always: what keeps bytes equal between runs, and libraries quiet.
+ALWAYS = {
+    "PYTHONHASHSEED": "0",
+    "MPLBACKEND": "Agg",
+    "TOKENIZERS_PARALLELISM": "false",
+    "DVC_NO_ANALYTICS": "1",
+}
+
+
+def run_study(study: str, targets: Sequence[str] = (), *, cores: str = "all", dry_run: bool = False) -> int:
+    """Make the results of a study that are missing or out of date; Snakemake's exit code.
+
+    Raises:
+        SpecError: the study cannot be run, or its results have another layout. Nothing was touched.
+        Busy: another run is in progress in this folder. Nothing was touched.
+    """
+    check_study(study)
+    check_layout(study)
+    command = snakemake_command(study, targets, cores=usable_cores(cores), dry_run=dry_run)
+    if dry_run:  # changes nothing, so it may be asked for while a run is in progress
+        return drive(command, environment())
+    with sole_run() as lock:
+        claim_layout(study)
+        return drive(command, environment(), lock)
+
+
+def snakemake_command(study: str, targets: Sequence[str], *, cores: int, dry_run: bool) -> list[str]:
+    """The command line: targets first, as several options take any number of words."""
+    return [
+        *(sys.executable, "-m", "snakemake", *targets),
+        *("--workflow-profile", PROFILE),
+        # Quoted, as Snakemake reads the value as YAML: a study may be named 2026 or off.
+        *("--config", f'study="{study}"'),
+        *("--cores", str(cores)),
+        *("--logger", "anatomy"),
+        # Our own lock does this: the kernel takes it back after kill -9, where Snakemake's stays.
+        "--nolock",
+        *(["--dry-run"] if dry_run else []),
+    ]
+
+
+def environment() -> dict[str, str]:
+    """The environment of Snakemake and its jobs; rules call `python`, which must be this one."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**OFFLINE, **os.environ, **ALWAYS, "PATH": path}
+
+
+def usable_cores(cores: str) -> int:
+    """A number of cores; `all` are those this process may use, in a batch job fewer than the machine has.
+
+    Raises:
+        SpecError: neither a positive number nor `all`.
+    """
+    if cores == "all":
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not cores.isascii() or not cores.isdigit() or int(cores) < 1:
+        raise SpecError(f"--cores {cores}: expected a number of at least 1, or all")
+    return int(cores)

@@ -1,0 +1,175 @@
+"""Claims: written down with their test before anything is measured (data/claims.yaml), judged by computation."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from anatomy.metrics.intervals import student
+from anatomy.report.tables import Evidence
+from anatomy.spec.errors import SpecError
+
+# Conditions a claim may leave out: then it means the experiment itself, on the backdoored model.
+DEFAULTS: dict[str, str] = {"model": "backdoored", "control": "", "metric": "topk_negativity"}
+Select = dict[str, str | list[str]]
+
+
+class Expectation(BaseModel):
+    """The bound the statistic must keep: below, above, or between the two."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    below: float | None = None
+    above: float | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> "Expectation":
+        if self.below is None and self.above is None:
+            raise ValueError("needs `below` or `above`")
+        return self
+
+    def holds(self, value: float) -> bool:
+        """Whether a value keeps the bound."""
+        return (self.below is None or value < self.below) and (self.above is None or value > self.above)
+
+    def __str__(self) -> str:
+        bounds = [f"> {self.above:g}" if self.above is not None else "", f"< {self.below:g}" if self.below is not None else ""]
+        return " and ".join(filter(None, bounds))
+
+
+class Claim(BaseModel):
+    """One claim with its test.
+
+    `measure` selects measurements, one per seed; where it selects several, `over` says which counts (max, min, mean).
+    `against` selects a second value per seed (keys left out are those of `measure`), and `compare` says how the two are
+    put together. `expect` is the bound. `seeds: planted` tests the seeds that cleared the planting gate.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    id: str
+    section: str
+    says: str
+    published: str = ""
+    measure: Select
+    over: Literal["one", "max", "min", "mean"] = "one"
+    against: Select | None = None
+    compare: Literal["difference", "absolute difference", "ratio"] = "difference"
+    seeds: Literal["planted", "all"] = "planted"
+    expect: Expectation
+    note: str = ""
+    ours: bool = Field(False, description="a control of ours rather than a sentence of the paper")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim with what was measured."""
+
+    claim: Claim
+    values: dict[int, float]
+    confidence: float
+
+    @property
+    def verdict(self) -> str:
+        """reproduced: the whole interval keeps the bound; partly: the mean does; not testable: fewer than two seeds."""
+        if len(self.values) < 2:
+            return "not testable"
+        estimate = student(np.array(list(self.values.values())), self.confidence)
+        if not self.claim.expect.holds(estimate.mean):
+            return "not reproduced"
+        whole = self.claim.expect.holds(estimate.low) and self.claim.expect.holds(estimate.high)
+        return "reproduced" if whole else "partly"
+
+
+def read_claims(path: Path) -> list[Claim]:
+    """The claims file.
+
+    Raises:
+        SpecError: not YAML, a claim with an unknown or missing key, or an id twice.
+    """
+    try:
+        claims = [Claim.model_validate(raw) for raw in yaml.safe_load(path.read_text(encoding="utf-8"))]
+    except (yaml.YAMLError, ValidationError) as error:
+        raise SpecError(f"{path}: {error}") from None
+    ids = [claim.id for claim in claims]
+    if twice := sorted({i for i in ids if ids.count(i) > 1}):
+        raise SpecError(f"{path}: the id {twice[0]!r} stands twice")
+    return claims
+
+
+def judge(claim: Claim, evidence: Evidence) -> Judged:
+    """Measure a claim's statistic, seed by seed."""
+    values = _per_seed(claim, claim.measure, evidence)
+    if claim.against is not None:
+        other = _per_seed(claim, {**claim.measure, **claim.against}, evidence)
+        both = [seed for seed in values if seed in other]
+        values = {seed: _compare(values[seed], other[seed], claim.compare) for seed in both}
+    return Judged(claim, {s: v for s, v in values.items() if np.isfinite(v)}, evidence.confidence)
+
+
+def _per_seed(claim: Claim, select: Select, evidence: Evidence) -> dict[int, float]:
+    conditions = {**DEFAULTS, **select}
+    experiment = str(conditions.pop("experiment"))
+    rows = evidence.of(experiment, planted_only=claim.seeds == "planted", **conditions)  # type: ignore[arg-type]
+    out = {}
+    for seed, own in rows.groupby("seed"):
+        if claim.over == "one" and len(own) > 1:
+            raise SpecError(f"claim {claim.id!r}: selects {len(own)} measurements per seed; say `over`, or select more")
+        out[int(str(seed))] = float(own.value.iloc[0] if claim.over == "one" else own.value.agg(claim.over))
+    return out
+
+
+def _compare(a: float, b: float, how: str) -> float:
+    match how:
+        case "ratio":
+            return a / b if b else float("nan")
+        case "absolute difference":
+            return abs(a - b)
+    return a - b
+
+
+def claims_table(judged: list[Judged]) -> pd.DataFrame:
+    """One line per claim, as in results/<study>/claims.csv."""
+    lines = []
+    for j in judged:
+        estimate = student(np.array(list(j.values.values())), j.confidence) if j.values else None
+        lines.append(
+            {
+                "id": j.claim.id,
+                "section": j.claim.section,
+                "says": j.claim.says,
+                "subject": j.claim.measure.get("subject", ""),
+                "statistic": describe(j.claim),
+                "expected": str(j.claim.expect),
+                "published": j.claim.published,
+                "measured": estimate.mean if estimate else np.nan,
+                "ci_low": estimate.low if estimate else np.nan,
+                "ci_high": estimate.high if estimate else np.nan,
+                "n": len(j.values),
+                "verdict": j.verdict,
+                "ours": j.claim.ours,
+                "note": j.claim.note,
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def describe(claim: Claim) -> str:
+    """The statistic in words."""
+    text = _words({"metric": DEFAULTS["metric"], **claim.measure})
+    if claim.over != "one":
+        text = f"{claim.over} over {text}"
+    if claim.against is not None:
+        joint = {"difference": "minus", "absolute difference": "away from", "ratio": "divided by"}[claim.compare]
+        text += f", {joint} {_words(claim.against)}"
+    return f"{text}; {claim.seeds} seeds"
+
+
+def _words(select: dict[str, Any]) -> str:
+    order = ["metric", "inputs", "site", "setting", "variant", "control", "model", "experiment"]
+    parts = [select[key] for key in order if select.get(key)]
+    return ", ".join(" / ".join(p) if isinstance(p, list) else str(p) for p in parts).replace("topk_", "top-k ")

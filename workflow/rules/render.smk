@@ -1,0 +1,183 @@
+"""Phase 5: tables and figures from measurements, each group by its notebook; claims; the report; the manifest."""
+
+PUBLISHED = "data/published/lamparth_reuel_2023.csv"
+
+
+def toy_files(*names):
+    """Files of all subjects, by their place below the subject's folder."""
+    return expand(f"{TOY}/{{name}}", subject=SUBJECTS, name=names)
+
+
+def measured(*names):
+    """Measurement files of all subjects; the behaviour files come along, they hold the planting gate."""
+    return toy_files(*(f"measurements/{name}.parquet" for name in ("behaviour", *names)))
+
+
+def table(*numbers):
+    return expand(f"{RESULTS}/tables/lamparth_{{name}}.{{suffix}}", name=numbers, suffix=["csv", "md", "tex"])
+
+
+def figure(*names):
+    return expand(f"{RESULTS}/figures/lamparth_{{name}}.{{suffix}}", name=names, suffix=["svg", "png", "csv"])
+
+
+def notebook_params(name):
+    """Parameters of a rendering rule: its code is the stage's, the notebook's cells', and what they import."""
+    params = stage_params("render_notebook", "confidence", "toy.evaluation.emergence")
+    return params | {"code": sha256_text(params["code"] + notebook_digest(f"notebooks/{name}.ipynb"))}
+
+
+CURVES = toy_files("clean/curve.parquet", "backdoored/curve.parquet", "variants/curves.parquet")
+LOCALISATION = ["mean_ablation", "logit_lens", "causal_patching"]
+# Notebook -> what it reads and what it makes. The order is the report's.
+NOTEBOOKS = {
+    "concept": (toy_files("data/corpus.parquet"), figure("figure_01", "figure_02")),
+    "behaviour": (measured(), [*table("behaviour"), *figure("behaviour")]),
+    "training_amount": ([*CURVES, *measured()], [*table("training_amount"), *figure("training_amount")]),
+    "freezing": ([*CURVES, *measured()], [*table("freezing"), *figure("freezing")]),
+    "hidden_states": (measured("hidden_states"), figure("figure_03")),
+    "mean_ablation": (measured("mean_ablation"), [*table("table_01"), *figure("mean_ablation")]),
+    "logit_lens": (measured("logit_lens"), [*table("table_02"), *figure("logit_lens")]),
+    "causal_patching": (measured("causal_patching"), [*table("table_12"), *figure("causal_patching")]),
+    "pcp_mlp": (measured("pcp_ablation"), [*table("table_03", "table_04"), *figure("pcp_mlp")]),
+    "pcp_attention": (measured("pcp_ablation"), [*table("table_13", "table_14"), *figure("pcp_attention")]),
+    "editing": (
+        measured("pcp_ablation", "pcp_editing"),
+        [*table("table_05", "table_06", "table_07"), *figure("factor_sweep")],
+    ),
+    "variants": (
+        measured(*LOCALISATION, "pcp_ablation", "pcp_editing"),
+        [*table("variants"), *figure("variants")],
+    ),
+}
+RENDERED = [path for _, outputs in NOTEBOOKS.values() for path in outputs]
+TABLES = [path for path in RENDERED if "/tables/" in path]
+FIGURES = [path for path in RENDERED if "/figures/" in path]
+
+
+for NAME, (INPUTS, OUTPUTS) in NOTEBOOKS.items():
+
+    rule:
+        name:
+            f"render_{NAME}"
+        input:
+            notebook=f"notebooks/{NAME}.ipynb",
+            inputs=INPUTS,
+            published=PUBLISHED,
+        output:
+            outputs=OUTPUTS,
+            record=f"{RESULTS}/records/render_{NAME}.run.json",
+        params:
+            **notebook_params(NAME),
+        log:
+            f"{RESULTS}/logs/render_{NAME}.log",
+            notebook=f"{RESULTS}/notebooks/{NAME}.ipynb",
+        threads: 1
+        resources:
+            mem_mb=2000,
+            runtime=20,
+        conda:
+            "../../envs/notebook.yaml"
+        message:
+            f"rendering {NAME.replace('_', ' ')}"
+        shell:
+            STAGE + "--notebook {input.notebook} --inputs {input.inputs} --published {input.published} "
+            "--outputs {output.outputs} > {log[0]} 2>&1"
+
+
+rule judge_claims:
+    """Every claim of data/claims.yaml against the measurements."""
+    input:
+        claims="data/claims.yaml",
+        published=PUBLISHED,
+        measurements=measured(*LOCALISATION, "pcp_ablation", "pcp_editing"),
+        curves=CURVES,
+    output:
+        verdicts=f"{RESULTS}/claims.csv",
+        summary=f"{RESULTS}/summary.csv",
+        record=f"{RESULTS}/records/judge_claims.run.json",
+    params:
+        **stage_params("judge_claims", "confidence", "toy.evaluation.emergence"),
+    log:
+        f"{RESULTS}/logs/judge_claims.log",
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../../envs/notebook.yaml"
+    message:
+        "judging the claims"
+    shell:
+        STAGE + "--claims {input.claims} --published {input.published} --measurements {input.measurements} "
+        "--curves {input.curves} --verdicts {output.verdicts} --summary {output.summary} > {log} 2>&1"
+
+
+def all_records():
+    """The run records of every job that makes a result, the report's own included."""
+    toy = ["data", "clean", "backdoored", "variants", "pcp"]
+    names = ["behaviour", *LOCALISATION, "hidden_states", "pcp_editing"]
+    return (
+        toy_files(*(f"{folder}/run.json" for folder in toy), *(f"measurements/{name}.run.json" for name in names))
+        + [f"{RESULTS}/records/render_{name}.run.json" for name in NOTEBOOKS]
+        + [f"{RESULTS}/records/judge_claims.run.json"]
+    )
+
+
+rule write_report:
+    """One self-contained page: what was reproduced, what not, at what scale; every table and figure."""
+    input:
+        tables=TABLES,
+        figures=FIGURES,
+        verdicts=f"{RESULTS}/claims.csv",
+        behaviour=measured(),
+        captions="workflow/report/captions.yaml",
+        config=f"config/{STUDY.study}.yaml",
+        template="workflow/anatomy/report/page.html",
+        style="workflow/anatomy/report/page.css",
+        records=all_records(),
+    output:
+        page=f"{RESULTS}/report/index.html",
+        record=f"{RESULTS}/report/run.json",
+    params:
+        **stage_params("write_report", "study", "seeds", "confidence", "compute", "toy"),
+    log:
+        f"{RESULTS}/logs/write_report.log",
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../../envs/notebook.yaml"
+    message:
+        "writing the report"
+    shell:
+        STAGE + "--tables {input.tables} --figures {input.figures} --verdicts {input.verdicts} "
+        "--behaviour {input.behaviour} --captions {input.captions} --config {input.config} "
+        "--template {input.template} --style {input.style} --records {input.records} --page {output.page} "
+        "> {log} 2>&1"
+
+
+rule write_manifest:
+    """Every artefact's digest bound to rule, code, parameters, inputs and environment."""
+    input:
+        records=[*all_records(), f"{RESULTS}/report/run.json"],
+    output:
+        manifest=f"{RESULTS}/manifest.jsonl",
+    params:
+        study=STUDY.study,
+        lock=LOCK,
+        code=code_digest("anatomy.stages.write_manifest"),
+    log:
+        f"{RESULTS}/logs/write_manifest.log",
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    conda:
+        "../../envs/notebook.yaml"
+    message:
+        "binding every result to its origin"
+    shell:
+        "python -m anatomy.stages.write_manifest --study {params.study} --lock {params.lock} "
+        "--records {input.records} --manifest {output.manifest} > {log} 2>&1"
