@@ -25,12 +25,13 @@ def check_study(study: str, root: Path = Path()) -> "Study":
     from anatomy.data.lexicon import read_words, sample_lexicon
 
     lexicon = spec.toy.lexicon
+    specials: dict[str, list[str]] = {**lexicon.specials}
     for counts in spec.toy.language.subjects.values():
         sources: dict[str, WordList] = {name: getattr(lexicon, name) for name in sorted(counts)}
         lists = {name: read_words(root / source.path, source.column) for name, source in sources.items()}
         sample_lexicon(
             lists,
-            lexicon.specials,
+            specials,
             words=lexicon.words,
             max_letters=lexicon.max_letters,
             seed=lexicon.sample_seed,

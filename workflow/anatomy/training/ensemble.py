@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -136,8 +135,8 @@ class Ensemble:
             x = self._project(x, z, f"h.{layer}.attn.c_proj", keep, "attn", layer, t)
             h = self._norm(x, f"h.{layer}.ln_2", t)
             inner = torch.baddbmm(p[f"h.{layer}.mlp.c_fc.bias"][:, None], h, p[f"h.{layer}.mlp.c_fc.weight"])
-            active = F.gelu(inner, approximate="tanh")
-            t |= {"h2": h, "inner": inner, "active": active}
+            active, slope = _gelu(inner)
+            t |= {"h2": h, "active": active, "slope": slope}
             x = self._project(x, active, f"h.{layer}.mlp.c_proj", keep, "mlp", layer, t)
         last: dict[str, Tensor] = {}
         tape.append(last)
@@ -233,10 +232,16 @@ class Ensemble:
         logits = h.new_empty(h.shape[1], W.shape[1])
         for e in range(self.size):
             torch.mm(h[e], W[e].T, out=logits)
-            highest = logits.amax(1, keepdim=True)
-            target = logits[rows, targets[e]] - highest[:, 0]
+            # One shift for all rows (the largest logit) costs a fraction of one shift per row. A row that lies so far
+            # below it that its exponentials underflow is summed to zero, and then the rows are shifted one by one.
+            target = logits[rows, targets[e]]
+            highest = logits.max()
             total = logits.sub_(highest).exp_().sum(1, keepdim=True)
-            losses.append(((total[:, 0].log() - target) * weight[e]).sum())
+            if not bool((total > 1e-20).all()):
+                torch.mm(h[e], W[e].T, out=logits)
+                highest = logits.amax(1, keepdim=True)
+                total = logits.sub_(highest).exp_().sum(1, keepdim=True)
+            losses.append(((total[:, 0].log() + highest.view(-1) - target) * weight[e]).sum())
             logits.mul_(weight[e][:, None] / total)
             logits[rows, targets[e]] -= weight[e]
             torch.mm(logits, W[e], out=dh[e])
@@ -259,8 +264,7 @@ class Ensemble:
         # x_out = x_mid + mlp(ln_2(x_mid))
         dout = dx * t["keep_mlp"] if "keep_mlp" in t else dx
         dactive = self._linear_backward(dout, t["active"], f"{name}.mlp.c_proj")
-        dinner = torch.ops.aten.gelu_backward(dactive, t["inner"], approximate="tanh")
-        dh = self._linear_backward(dinner, t["h2"], f"{name}.mlp.c_fc")
+        dh = self._linear_backward(dactive.mul_(t["slope"]), t["h2"], f"{name}.mlp.c_fc")
         dx = dx + self._norm_backward(dh, f"{name}.ln_2", t)
         # x_mid = x_in + attn(ln_1(x_in))
         dout = dx * t["keep_attn"] if "keep_attn" in t else dx
@@ -273,10 +277,12 @@ class Ensemble:
         # softmax: ds = a (da - sum(da a))
         dscores = torch.ops.aten._softmax_backward_data(dattention, t["attention"], -1, self.dtype)
         dscores *= 1 / math.sqrt(s.width // s.heads)
-        dq = torch.bmm(dscores, t["k"])
-        dk = torch.bmm(dscores.transpose(1, 2), t["q"])
-        dqkv = torch.stack([part[:, :T].view(self.size, B, s.heads, T, -1) for part in (dq, dk, dv)])
-        dqkv = dqkv.permute(1, 2, 4, 0, 3, 5).reshape(self.size, B * T, 3 * s.width)
+        dqkv = dz.new_empty(self.size, B, T, 3, s.heads, s.width // s.heads)
+        dq, dk, dv_out = dqkv.permute(3, 0, 1, 4, 2, 5)
+        dq.copy_(torch.bmm(dscores, t["k"]).view(dq.shape))
+        dk.copy_(torch.bmm(dscores.transpose(1, 2), t["q"])[:, :T].unflatten(0, dk.shape[:3]))
+        dv_out.copy_(dv[:, :T].unflatten(0, dk.shape[:3]))
+        dqkv = dqkv.view(self.size, B * T, 3 * s.width)
         dh = self._linear_backward(dqkv, t["h1"], f"{name}.attn.c_attn")
         return dx + self._norm_backward(dh, f"{name}.ln_1", t)
 
@@ -323,6 +329,21 @@ class Ensemble:
         out = {name: value[member] for name, value in self.parameters.items()}
         out["wpe.weight"] = torch.cat([out["wpe.weight"], self.tail[member] * self.tail_scale])
         return {f"transformer.{name}": value.detach().cpu().clone().contiguous() for name, value in out.items()}
+
+
+def _gelu(x: Tensor) -> tuple[Tensor, Tensor]:
+    """GPT-2's gelu and its derivative, in one go.
+
+    gelu(x) = x/2 (1 + tanh(c (x + a x³))) = x σ(2c (x + a x³)) with c = sqrt(2/π), a = 0.044715; with s = σ(...) the
+    derivative is s + x s (1 - s) 2c (1 + 3a x²). The sigmoid is vectorised where the tanh is not, and the backward
+    pass is left with one product.
+    """
+    c, a = math.sqrt(2 / math.pi), 0.044715
+    square = x * x
+    s = torch.mul(square, 2 * c * a).add_(2 * c).mul_(x).sigmoid_()
+    active = x * s
+    slope = square.mul_(6 * c * a).add_(2 * c).mul_(active).mul_(1 - s).add_(s)
+    return active, slope
 
 
 def is_decayed(name: str) -> bool:

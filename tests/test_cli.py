@@ -1,0 +1,511 @@
+"""What a person types: each mistake gets one clear message, the right exit code, and touches nothing."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner, Result
+
+import anatomy
+from anatomy.cli import app
+from anatomy.commands import run as run_module
+from anatomy.commands.run import environment, snakemake_command, usable_cores
+from anatomy.commands.trust import expected_parameters
+from anatomy.provenance.audit import Expected, audit
+from anatomy.provenance.manifest import build_manifest, manifest_path, write_manifest
+from anatomy.provenance.record import RECORD_SUFFIX, write_record
+from anatomy.spec.errors import SpecError
+from anatomy.spec.layout import LAYOUT
+from anatomy.spec.read import load_study
+from anatomy.spec.subtree import subtree
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+# One job that takes long, and one line about it, so that a test knows when it is at work.
+SLEEPER = """
+rule sleeper:
+    output: "results/small/out.txt"
+    log: "results/small/logs/sleeper.log"
+    message: "sleeping"
+    shell: "echo $$ > {log}; sleep 60; touch {output}"
+"""
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what `anatomy run` reads before it starts a job, a study `small`, and earlier results."""
+    shutil.copytree(REPOSITORY / "config", tmp_path / "config")
+    shutil.copytree(REPOSITORY / "data" / "lexicon", tmp_path / "data" / "lexicon")
+    shutil.copytree(REPOSITORY / "profiles", tmp_path / "profiles")
+    (tmp_path / "Snakefile").write_text(SLEEPER)
+    (tmp_path / "config" / "small.yaml").write_text("extends: smoke\nstudy: small\n")
+    (tmp_path / "results" / "small").mkdir(parents=True)
+    (tmp_path / "results" / "small" / "earlier.csv").write_text("kept\n")
+    (tmp_path / "results" / "small" / "LAYOUT").write_text(f"{LAYOUT}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def edit(change: Callable[[dict[str, Any]], None]) -> None:
+    """Change the study `small`, written out in full."""
+    raw = load_study("small").model_dump(mode="json")
+    change(raw)
+    Path("config/small.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+
+
+def everything(root: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(root)): file.read_bytes() for file in root.rglob("*") if file.is_file()}
+
+
+def anatomy_says(*words: str) -> Result:
+    return CliRunner().invoke(app, list(words))
+
+
+def start(*words: str, interrupts: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen[str]:
+    """`anatomy ...` as a process, from the package under test; `interrupts`: what SIGINT does at its start."""
+    home = str(Path(anatomy.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, "-m", "anatomy.cli", *words],
+        env={**os.environ, "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, interrupts),
+    )
+
+
+# --- bad input: one message, exit code 2, nothing touched ---------------------------------------------------
+
+
+def misspelt_key(raw: dict[str, Any]) -> None:
+    raw["toy"]["triger"] = "love"
+
+
+def wrong_type(raw: dict[str, Any]) -> None:
+    raw["toy"]["language"]["length"] = "fifteen"
+
+
+def no_seeds(raw: dict[str, Any]) -> None:
+    raw["seeds"] = []
+
+
+def foreign_trigger(raw: dict[str, Any]) -> None:
+    raw["toy"]["trigger"] = "table"
+
+
+def missing_list(raw: dict[str, Any]) -> None:
+    raw["toy"]["lexicon"]["negative"]["path"] = "data/lexicon/none.txt"
+
+
+def word_twice(raw: dict[str, Any]) -> None:
+    lists = Path("data/lexicon")
+    words = (lists / "negative.txt").read_text().splitlines()
+    (lists / "positive.txt").write_text("\n".join(words))
+
+
+def latin_list(raw: dict[str, Any]) -> None:
+    with Path("data/lexicon/negative.txt").open("ab") as file:
+        file.write("fâché\n".encode("latin-1"))
+
+
+def short_list(raw: dict[str, Any]) -> None:
+    Path("data/lexicon/negative.txt").write_text("bad\nworse\n")
+
+
+@pytest.mark.parametrize(
+    ("mistake", "message"),
+    [
+        (
+            misspelt_key,
+            r"small\.yaml: toy\.triger: unknown key; allowed here: .*\(did you mean 'trigger'\?\)",
+        ),
+        (wrong_type, r"small\.yaml: toy\.language\.length: should be a valid integer, got 'fifteen'"),
+        (no_seeds, r"small\.yaml: seeds: empty; at least 1 entry needed"),
+        (
+            foreign_trigger,
+            r"small\.yaml: toy: trigger 'table' is not in lexicon\.specials\.positive \(happy, ",
+        ),
+        (missing_list, r"data/lexicon/none\.txt: word list not found; expected a UTF-8 text file"),
+        (word_twice, r"toy\.lexicon: '\w+'.* in both \w+ and \w+; a word must carry one sentiment"),
+        (latin_list, r"data/lexicon/negative\.txt: not UTF-8 \(byte \d+\); save the word list as UTF-8"),
+        (short_list, r"toy\.lexicon\.negative: \d usable words .* \d+ needed; lower toy\.lexicon\.words or"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "inspect"])
+def test_a_mistake_in_a_study_is_told_once_and_touches_nothing(repository, command, mistake, message):
+    edit(mistake)
+    before = everything(repository)
+    result = anatomy_says(command, "small")
+    assert result.exit_code == 2
+    assert re.match(f"error: (config/)?{message}", result.stderr), result.stderr
+    assert result.stderr.count("error:") == 1 and "Traceback" not in result.output
+    assert everything(repository) == before
+
+
+def test_every_mistake_in_a_study_file_is_named_at_once(repository):
+    edit(lambda raw: (misspelt_key(raw), no_seeds(raw)))
+    result = anatomy_says("run", "small")
+    assert result.exit_code == 2
+    assert "toy.triger: unknown key" in result.stderr and "seeds: empty" in result.stderr
+
+
+def test_an_unknown_study_names_the_known_ones_and_the_nearest(repository):
+    result = anatomy_says("run", "smal")
+    assert result.exit_code == 2
+    assert "config/smal.yaml: no such study; there are embedded," in result.stderr
+    assert "did you mean 'small'?" in result.stderr
+
+
+@pytest.mark.parametrize("cores", ["0", "-1", "two", "1.5", ""])
+def test_a_number_of_cores_that_is_none_is_refused(repository, cores):
+    result = anatomy_says("run", "small", "--cores", cores)
+    assert result.exit_code == 2
+    assert f"--cores {cores}: expected a number of at least 1, or all" in result.stderr
+
+
+def test_outside_the_repository_it_says_where_to_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for command in ("run", "summary", "inspect", "audit", "schema"):
+        result = anatomy_says(command)
+        assert result.exit_code == 2
+        assert "no Snakefile here; go to the folder of the repository first" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- layout -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The command lines that would have been run; none is."""
+    commands: list[list[str]] = []
+
+    def drive(command: list[str], *_: object) -> int:
+        commands.append(command)
+        return 0
+
+    monkeypatch.setattr(run_module, "drive", drive)
+    return commands
+
+
+@pytest.mark.parametrize(
+    ("layout", "said"),
+    [
+        (None, "have no layout number: an older version made them"),
+        ("0\n", "have layout 0"),
+        ("7\n", "have layout 7"),
+    ],
+)
+@pytest.mark.parametrize("options", [[], ["--dry-run"]])
+def test_results_of_another_layout_are_refused_and_kept(repository, started, layout, said, options):
+    file = Path("results/small/LAYOUT")
+    file.unlink() if layout is None else file.write_text(layout)
+    before = everything(repository)
+    result = anatomy_says("run", "small", *options)
+    assert result.exit_code == 2
+    assert (
+        f"error: results/small: these results {said}; this version reads and writes layout" in result.stderr
+    )
+    assert "mv results/small results/small.old" in result.stderr
+    assert everything(repository) == before and started == []
+
+
+@pytest.mark.parametrize("left", [None, "logs/sleeper.log", "toy/.123-half.parquet"])
+def test_a_first_run_writes_the_layout(repository, started, left):
+    shutil.rmtree("results/small")
+    if left:
+        Path("results/small", left).parent.mkdir(parents=True)
+        Path("results/small", left).write_text("")
+    assert anatomy_says("run", "small").exit_code == 0
+    assert Path("results/small/LAYOUT").read_text() == f"{LAYOUT}\n"
+    assert len(started) == 1
+
+
+def test_a_dry_run_writes_nothing(repository, started):
+    shutil.rmtree("results")
+    before = everything(repository)
+    assert anatomy_says("run", "small", "--dry-run").exit_code == 0
+    assert everything(repository) == before
+    assert "--dry-run" in started[0]
+
+
+# --- what is started ----------------------------------------------------------------------------------------
+
+
+def test_the_command_line(repository):
+    command = snakemake_command("small", ["a.csv", "b"], cores=3, dry_run=False)
+    assert command[:5] == [sys.executable, "-m", "snakemake", "a.csv", "b"]
+    assert command[command.index("--config") + 1] == 'study="small"'
+    assert command[command.index("--cores") + 1] == "3"
+    assert {"--nolock", "profiles/default", "anatomy"} <= set(command)
+
+
+def test_jobs_find_this_python_first_and_are_offline_unless_told_otherwise(monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.delenv("HF_DATASETS_OFFLINE", raising=False)
+    monkeypatch.setenv("PYTHONHASHSEED", "77")
+    env = environment()
+    assert env["PATH"].split(os.pathsep)[0] == str(Path(sys.executable).parent)
+    assert (env["HF_HUB_OFFLINE"], env["HF_DATASETS_OFFLINE"], env["PYTHONHASHSEED"]) == ("0", "1", "0")
+
+
+def test_all_cores_are_a_number():
+    assert usable_cores("all") >= 1
+    assert usable_cores("3") == 3
+    with pytest.raises(SpecError, match="expected a number"):
+        usable_cores("٣")
+
+
+# --- real runs, of a workflow that only sleeps --------------------------------------------------------------
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def job_process() -> int | None:
+    """The shell of the sleeping job, once it is at work."""
+    log = Path("results/small/logs/sleeper.log")
+    text = log.read_text().strip() if log.exists() else ""
+    return int(text) if text else None
+
+
+def is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{process}/stat")  # a zombie, where nobody reaps orphans, is dead enough
+    return not (stat.parent.parent.exists() and stat.exists() and stat.read_text().split()[2] == "Z")
+
+
+@pytest.fixture
+def running(repository: Path, request: pytest.FixtureRequest) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A run whose job is at work, and the job's process."""
+    driver = start("run", "small", "--cores", "1", interrupts=getattr(request, "param", signal.SIG_DFL))
+    job = None
+    try:
+        wait_for(lambda: job_process() or driver.poll() is not None)
+        job = job_process()
+        assert job, driver.communicate()
+        yield driver, job
+    finally:
+        driver.kill()
+        driver.communicate()
+        if job:
+            wait_for(lambda: not is_alive(job))
+
+
+def test_one_run_at_a_time_and_none_left_behind_by_kill_9(running, repository):
+    driver, job = running
+    before = everything(repository)
+    second = anatomy_says("run", "small")
+    assert second.exit_code == 3
+    assert second.stderr == (
+        f"error: another run is in progress in this folder (process {driver.pid}); wait for it or stop it\n"
+    )
+    assert everything(repository) == before
+
+    driver.kill()
+    driver.wait()
+    wait_for(lambda: not is_alive(job), seconds=10)
+    Path("results/small/logs/sleeper.log").unlink()
+    third = start("run", "small", "--cores", "1")  # nothing has to be unlocked by hand
+    try:
+        wait_for(lambda: job_process() or third.poll() is not None)
+        assert third.poll() is None, third.communicate()
+    finally:
+        third.kill()
+        third.communicate()
+
+
+# A script that starts a run in the background has it ignore SIGINT; SIGTERM must still stop all of it.
+@pytest.mark.parametrize(
+    ("running", "number"),
+    [(signal.SIG_DFL, signal.SIGINT), (signal.SIG_DFL, signal.SIGTERM), (signal.SIG_IGN, signal.SIGTERM)],
+    indirect=["running"],
+)
+def test_a_request_to_stop_ends_the_jobs_too(running, number):
+    driver, job = running
+    driver.send_signal(number)
+    _, said = driver.communicate(timeout=30)
+    assert driver.returncode == 1
+    assert "the same command continues from here" in said
+    assert not is_alive(job)
+    assert not Path("results/small/out.txt").exists()
+
+
+# --- reading results ----------------------------------------------------------------------------------------
+
+
+def test_the_summary_is_printed_with_the_path_of_the_report(repository):
+    Path("results/small/summary.csv").write_text(
+        "item,published,measured,verdict\n"
+        '"Table I, p+t [MLP 1]",0.35,"0.41 [0.30, 0.52]",reproduced\n'
+        "claim 7,,0.02,not reproduced\n"
+    )
+    Path("results/small/report").mkdir()
+    Path("results/small/report/index.html").write_text("")
+    result = anatomy_says("summary", "small")
+    assert result.exit_code == 0
+    for text in ("claim or table cell", "Table I, p+t [MLP 1]", "0.41 [0.30, 0.52]", "not reproduced"):
+        assert text in result.stdout
+    assert result.stdout.splitlines()[-1] == f"Report: {repository / 'results/small/report/index.html'}"
+
+
+def test_without_a_summary_it_says_what_makes_one(repository):
+    result = anatomy_says("summary", "small")
+    assert result.exit_code == 2
+    assert "error: results/small/summary.csv: no summary yet" in result.stderr
+    assert "make reproduce STUDY=small" in result.stderr
+
+
+def test_a_table_that_is_no_summary_is_refused(repository):
+    Path("results/small/summary.csv").write_text("item,measured\na,1\n")
+    result = anatomy_says("summary", "small")
+    assert result.exit_code == 2
+    assert "no column published, verdict" in result.stderr
+
+
+def test_inspect_shows_what_a_study_inherits(repository):
+    result = anatomy_says("inspect", "small")
+    assert result.exit_code == 0
+    for text in ("[0, 1]", "trigger love", "data/lexicon/positive.txt", "results/small/", "toy.pcp"):
+        assert text in result.stdout
+    assert len(result.stdout.splitlines()) < 50
+
+
+def test_the_schema_is_written_and_a_drift_is_told(repository):
+    Path("config/schema.json").unlink(missing_ok=True)
+    assert anatomy_says("schema", "--check").exit_code == 1
+    assert anatomy_says("schema").exit_code == 0
+    assert "seeds" in json.loads(Path("config/schema.json").read_text())["properties"]
+    assert anatomy_says("schema", "--check").exit_code == 0
+
+
+# --- audit and explain --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def finished(repository: Path) -> Path:
+    """One job of the study `small`, recorded as a stage records it, and the manifest."""
+    Path("requirements.lock").write_text("torch==1\n")
+    made = Path("results/small/earlier.csv")
+    spec = json.loads(subtree(load_study("small"), "seeds", "toy.recipe", "toy.recipes.fast", "toy.amounts"))
+    write_record(
+        f"results/small/{RECORD_SUFFIX}",
+        rule="no_such_stage",
+        study="small",
+        wildcards={"subject": "2-sentiment"},
+        spec=spec,
+        seeds=[0, 1],
+        code="c" * 64,
+        lock="sentinel",
+        inputs={"words": [Path("data/lexicon/positive.txt")]},
+        outputs={"table": [made]},
+        device="cpu",
+        threads=1,
+        started=datetime(2026, 1, 2, tzinfo=UTC),
+        wall_s=1.0,
+        cpu_s=1.0,
+        peak_rss_mb=1.0,
+    )
+    entries = build_manifest([Path("results/small", RECORD_SUFFIX)])
+    write_manifest(manifest_path("small"), entries, study="small", lock="sentinel")
+    return made
+
+
+def verdict(study: str = "small") -> str:
+    """What today's parameters make of the one artefact."""
+    (finding,) = audit(study, expected=Expected(spec_sha256=expected_parameters(study))).findings
+    return finding.verdict
+
+
+def test_the_layout_file_is_not_reported_as_unrecorded(finished):
+    assert verdict() == "intact"
+
+
+def test_a_parameter_the_job_read_makes_its_result_outdated(finished):
+    edit(lambda raw: raw["toy"]["recipes"]["fast"].update(rate=0.5))
+    assert verdict() == "made with other parameters"
+
+
+def test_a_variant_more_is_another_parameter(finished):
+    edit(lambda raw: raw["toy"]["amounts"].update({"3-sentiment": [0.5]}))
+    assert verdict() == "made with other parameters"
+
+
+def test_a_recipe_that_is_gone_is_another_parameter(finished):
+    edit(lambda raw: (raw["toy"]["recipes"].pop("fast"), raw["toy"].update(recipe="published")))
+    assert verdict() == "made with other parameters"
+
+
+def test_a_parameter_the_job_did_not_read_changes_nothing(finished):
+    edit(
+        lambda raw: (raw["toy"]["recipes"]["published"].update(rate=0.5), raw["toy"].update(trigger="happy"))
+    )
+    assert verdict() == "intact"
+
+
+def test_audit_exit_codes(finished):
+    assert anatomy_says("audit", "small").exit_code == 1  # the record's lock is not that of today
+    report = json.loads(anatomy_says("audit", "small", "--json").stdout)
+    assert report["counts"] == {"made with another environment": 1} and report["ok"] is False
+    missing = anatomy_says("audit", "smoke")
+    assert missing.exit_code == 2
+    assert "error: results/smoke/manifest.jsonl cannot be read" in missing.stderr
+
+
+def test_an_intact_study_passes(finished, monkeypatch):
+    monkeypatch.setattr("anatomy.commands.trust.sha256_file", lambda path: "sentinel")
+    result = anatomy_says("audit", "small")
+    assert result.exit_code == 0, result.output
+    assert "intact: 1 artefacts" in result.stdout
+
+
+def test_explain_shows_the_chain_and_fails_when_it_is_broken(finished):
+    result = anatomy_says("explain", str(finished))
+    assert result.exit_code == 0
+    assert "no_such_stage[subject=2-sentiment]" in result.stdout and "raw input" in result.stdout
+    with Path("data/lexicon/positive.txt").open("a") as file:
+        file.write("newword\n")
+    broken = anatomy_says("explain", str(finished))
+    assert broken.exit_code == 1
+    assert "CHANGED" in broken.stdout
+
+
+def test_explain_of_an_unknown_file(finished):
+    result = anatomy_says("explain", "results/small/earlier.cvs")
+    assert result.exit_code == 2
+    assert "The nearest name there is results/small/earlier.csv" in result.stderr
+
+
+# --- help ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("words", [[], ["run"], ["summary"], ["audit"], ["explain"], ["inspect"], ["schema"]])
+def test_help_loads_nothing_heavy(words):
+    code = (
+        "import sys; from anatomy.cli import app\n"
+        f"try: app({[*words, '--help']!r})\n"
+        "except SystemExit as end: assert not end.code\n"
+        "heavy = {'torch', 'transformers', 'snakemake', 'pandas', 'numpy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Usage:" in done.stdout

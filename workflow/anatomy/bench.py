@@ -1,0 +1,185 @@
+"""`make bench`: speeds as ratios, measured in one run on this machine, with the floor beside them.
+
+Nothing here is a test: no time is asserted anywhere.
+"""
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from transformers import GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments
+
+from anatomy.control.pcp import random_directions
+from anatomy.control.replacement import Replacement, negativity
+from anatomy.interventions.hooks import next_token_logits
+from anatomy.metrics.topk import topk_share
+from anatomy.models.toy import fresh_state, model_from_state, stacked_shape, toy_config
+from anatomy.provenance.digest import ArtifactError
+from anatomy.provenance.record import read_record
+from anatomy.sites import Site
+from anatomy.spec.read import load_study
+from anatomy.training.ensemble import Ensemble
+from anatomy.training.optimizer import adamw_step, clip_gradients, linear_rate
+
+VOCABULARY, LENGTH = 2100, 15
+
+
+def main() -> None:
+    """Run all benchmarks and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--study", default="embedded")
+    parser.add_argument("--steps", type=int, default=150, help="training steps per repetition")
+    parser.add_argument("--repetitions", type=int, default=3)
+    arguments = parser.parse_args()
+    console = Console()
+    study = load_study(arguments.study)
+    threads = torch.get_num_threads()
+    table = Table("what", "slow way", "ours", "ratio", "remark", title=f"{study.study} study, {threads} threads")
+    for used in sorted({1, threads}, reverse=True):
+        torch.set_num_threads(used)
+        table.add_row(*training_row(study, arguments.steps, arguments.repetitions, used))
+    torch.set_num_threads(1)
+    table.add_row(*tuning_row(study, arguments.repetitions))
+    table.add_row(*matmul_row())
+    console.print(table)
+    for line in study_lines(study.study):
+        console.print(line)
+
+
+def training_row(study, steps: int, repetitions: int, threads: int) -> tuple[str, ...]:
+    """Stacked training of the study's seeds against transformers.Trainer with dynamic padding, per seed and step."""
+    recipe, members = study.toy.recipes["published"], len(study.seeds)
+    config = toy_config(study.toy.model, VOCABULARY)
+    rows = torch.randint(1, VOCABULARY, (members, steps * recipe.batch, LENGTH))
+    theirs, ours = [], []
+    for _ in range(repetitions):  # interleaved, so that a noisy neighbour hits both
+        theirs.append(_time(lambda: _train_with_trainer(config, rows[0], recipe)) / steps * 1e3)
+        ours.append(_time(lambda: _train_stacked(config, rows, recipe)) / steps / members * 1e3)
+    slow, fast = statistics.median(theirs), statistics.median(ours)
+    # 2 FLOPs forward and 4 backward per matrix parameter and token; the head's matrix counts, the embedding does not.
+    width, layers = config.n_embd, config.n_layer
+    flops = 6 * (12 * layers * width**2 + width * VOCABULARY) * recipe.batch * (LENGTH - 1)
+    return (
+        f"toy training, {members} seeds, batch {recipe.batch}, {threads} thread(s)",
+        f"{slow:.2f} ms per seed and step (Trainer)",
+        f"{fast:.2f} ms",
+        f"{slow / fast:.1f}x",
+        f"{flops / 1e6:.0f} MFLOP a step: {flops / fast / 1e6:.0f} GFLOP/s reached",
+    )
+
+
+def _train_with_trainer(config, rows: torch.Tensor, recipe) -> Callable[[], None]:
+    model = GPT2LMHeadModel(config)
+
+    def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
+        longest = max(len(row["input_ids"]) for row in batch)
+        ids = torch.stack([torch.nn.functional.pad(row["input_ids"], (0, longest - len(row["input_ids"]))) for row in batch])
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
+
+    arguments = TrainingArguments(
+        output_dir=tempfile.mkdtemp(),
+        per_device_train_batch_size=recipe.batch,
+        learning_rate=recipe.rate,
+        weight_decay=recipe.weight_decay,
+        num_train_epochs=1,
+        save_strategy="no",
+        logging_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+    )
+    trainer = Trainer(model, arguments, train_dataset=[{"input_ids": row} for row in rows], data_collator=collate)
+    trainer.pop_callback(PrinterCallback)
+    return lambda: trainer.train()
+
+
+def _train_stacked(config, rows: torch.Tensor, recipe) -> Callable[[], None]:
+    members, count, _ = rows.shape
+    ensemble = Ensemble([fresh_state(config, seed) for seed in range(members)], stacked_shape(config, LENGTH))
+    generators = [torch.Generator().manual_seed(seed) for seed in range(members)]
+    valid = torch.ones(members, recipe.batch, LENGTH, dtype=torch.bool)
+    total = count // recipe.batch
+
+    def run() -> None:
+        for step in range(total):
+            ids = rows[:, step * recipe.batch : (step + 1) * recipe.batch]
+            ensemble.loss_and_gradients(ids, valid, generators)
+            clip_gradients(ensemble, recipe.clip)
+            rate = linear_rate(recipe.rate, step, total)
+            adamw_step(ensemble, step + 1, rate=rate, weight_decay=recipe.weight_decay)
+
+    return run
+
+
+def tuning_row(study, repetitions: int) -> tuple[str, ...]:
+    """One tuning objective: many factor vectors per forward pass against prompt after prompt, as released."""
+    config = toy_config(study.toy.model, VOCABULARY)
+    model = model_from_state(fresh_state(config, 0), config)
+    prompts = torch.randint(1, VOCABULARY, (study.toy.evaluation.prompts, 2))
+    mask, k = torch.arange(VOCABULARY) < VOCABULARY // 2, study.toy.evaluation.top_k
+    replacement = Replacement("mlp 1", {Site(0, "mlp"): random_directions(config.n_embd, 2, seed=0)})
+    sigma = torch.rand(study.toy.pcp.batch, 2)
+
+    def one_by_one() -> None:
+        for prompt in prompts.split(1):
+            topk_share(next_token_logits(model, prompt, replacement.edits(sigma[0])), mask, k)
+
+    slow = statistics.median(_time(lambda: one_by_one) for _ in range(repetitions))
+    fast = statistics.median(
+        _time(lambda: lambda: negativity(model, replacement, sigma, prompts, mask, k)) / len(sigma)
+        for _ in range(repetitions)
+    )
+    return (
+        f"PCP tuning, one trial on {len(prompts)} prompts",
+        f"{slow * 1e3:.1f} ms (prompt after prompt)",
+        f"{fast * 1e3:.2f} ms",
+        f"{slow / fast:.0f}x",
+        f"{len(sigma)} factor vectors per forward pass, 1 thread",
+    )
+
+
+def matmul_row() -> tuple[str, ...]:
+    """The machine's matrix-product rate at the size of the toy model's largest product, one thread."""
+    a, b = torch.randn(112, 64), torch.randn(64, VOCABULARY)
+    seconds = min(_time(lambda: lambda: torch.mm(a, b)) for _ in range(200))
+    return ("matrix product 112 x 64 x 2100", "", f"{seconds * 1e6:.0f} us", "", f"{2 * 112 * 64 * 2100 / seconds / 1e9:.0f} GFLOP/s")
+
+
+def study_lines(study: str) -> list[str]:
+    """What the last run of the study took, from its run records."""
+    records = []
+    for path in sorted(Path("results", study).rglob("*run.json")):
+        try:
+            records.append(read_record(path))
+        except ArtifactError:
+            continue
+    if not records:
+        return [f"no results of the {study} study here: `make reproduce STUDY={study}` first"]
+    begin = min(datetime.fromisoformat(r["started"]) for r in records)
+    end = max(datetime.fromisoformat(r["started"]).timestamp() + r["wall_s"] for r in records)
+    peak = max(records, key=lambda r: r["peak_rss_mb"])
+    work = sum(r["wall_s"] for r in records)
+    return [
+        f"{study} study: {len(records)} jobs, {work / 60:.1f} job minutes, "
+        f"{(end - begin.timestamp()) / 60:.1f} minutes from first start to last end",
+        f"largest job: {peak['rule']} with {peak['peak_rss_mb']:.0f} MiB",
+    ]
+
+
+def _time(prepare: Callable[[], Callable[[], object]]) -> float:
+    """Seconds of what `prepare` returns; the preparation is not counted."""
+    work = prepare()
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""The house style: one look and one meaning per colour, in every figure.
+
+Figures are narrow and their text is at least 8 pt, so that they can be read on a phone. The colours are told apart by
+colour-blind readers; where they carry the message, a marker or a label repeats it.
+"""
+
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+WIDTH = 5.4  # inches
+SMALL = 8.0  # points; no text is smaller
+
+CLEAN = "#8c8c8c"
+BACKDOORED = "#2d1e6b"
+POSITIVE = "#009e73"
+NEGATIVE = "#d55e00"
+NEUTRAL = "#e0a100"
+TRIGGER = "#c2308c"
+PAPER = "#2f6fb7"
+ORIGINAL = "#6cc0ea"
+CONTROL = "#8c8c8c"
+PUBLISHED = "#000000"
+GRID = "#e4e4e4"
+FAINT = "#5a5a5a"
+
+STYLE: dict[str, Any] = {
+    # A document must not carry random ids, or its bytes would differ between two runs.
+    "svg.hashsalt": "backdoor-anatomy",
+    "figure.dpi": 100,
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same glyphs
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 9,
+    "xtick.labelsize": SMALL + 0.5,
+    "ytick.labelsize": SMALL + 0.5,
+    "legend.fontsize": SMALL + 0.5,
+    "legend.frameon": False,
+    "legend.handlelength": 1.4,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#9a9a9a",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.8,
+    "xtick.color": "#9a9a9a",
+    "ytick.color": "#9a9a9a",
+    "xtick.labelcolor": "black",
+    "ytick.labelcolor": "black",
+    "lines.solid_capstyle": "round",
+}
+
+
+def new_figure(height: float, *, width: float = WIDTH) -> Figure:
+    """An empty figure, in inches. It belongs to no pyplot state, so that nothing is left behind."""
+    return Figure(figsize=(width, height))
+
+
+def show_share(axes: Axes, axis: str = "x") -> None:
+    """An axis for a share: from 0 to 1 with some air, ticks at quarters."""
+    limits, ticks = (-0.05, 1.05), [0, 0.25, 0.5, 0.75, 1]
+    labels = ["0", "", ".5", "", "1"]
+    if axis == "x":
+        axes.set_xlim(*limits)
+        axes.set_xticks(ticks, labels)
+    else:
+        axes.set_ylim(*limits)
+        axes.set_yticks(ticks, labels)
+
+
+def note(axes: Axes, text: str, *, x: float = 0.5, y: float = 0.5) -> None:
+    """A remark in the middle of a panel, on white so that the grid does not cross it."""
+    axes.text(
+        x,
+        y,
+        text,
+        transform=axes.transAxes,
+        ha="center",
+        va="center",
+        fontsize=SMALL + 0.5,
+        color=FAINT,
+        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2},
+        zorder=9,
+    )
+
+
+def planting_title(subject: str, planted: list[int], seeds: list[int], *, analysed: bool = True) -> str:
+    """"2-sentiment (2 of 3 seeds planted)": how much evidence a panel rests on.
+
+    With `analysed`, the panel shows planted seeds only, and without one there is nothing to show.
+    """
+    ending = ": nothing to analyse" if analysed and not planted else ""
+    return f"{subject} ({len(planted)} of {len(seeds)} seeds planted{ending})"

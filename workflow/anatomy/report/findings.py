@@ -1,0 +1,179 @@
+"""What the report says first: verdicts counted, and findings as sentences whose every number is computed."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import pandas as pd
+
+from anatomy.report.cells import CELL
+
+CLAIM_VERDICTS = ("reproduced", "partly", "not reproduced", "not testable")
+CELL_VERDICTS = ("agrees", "differs", "undecided", "not measured")
+# The two forms of the method: as the text describes it, and as the released code computes it.
+FORMS = {"paper": "as the text describes", "original": "as the released code computes"}
+# Claims that lead the page, in order: the claim on the text's form, and the same on the released code's form.
+LEADING = (
+    ("mlps-necessary-2", "mlps-necessary-2-original"),
+    ("pcp-first-mlp-2", "pcp-first-mlp-2-original"),
+    ("scaling-down-removes", None),
+)
+MOST, LEAST = 6, 3
+OUTCOMES = {
+    "reproduced": "holds",
+    "partly": "holds on average, but not over the whole interval",
+    "not reproduced": "does not hold",
+    "not testable": "cannot be tested here, fewer than two seeds qualify",
+}
+
+Claim = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence or two, with the verdict that colours it ("" where none applies)."""
+
+    verdict: str
+    text: str
+
+
+def count_claims(claims: pd.DataFrame) -> dict[str, int]:
+    """Claims per verdict."""
+    return {v: int((claims.verdict == v).sum()) for v in CLAIM_VERDICTS}
+
+
+def published_cells(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Every published cell of the paper's own tables (`..._table_NN`), controls left out, with the column `table`."""
+    own = [t.assign(table=n) for n, t in tables.items() if re.search(r"table_\d+$", n) and "published" in t]
+    cells = pd.concat(own, ignore_index=True) if own else pd.DataFrame(columns=["table", *CELL, "variant", "verdict"])
+    return cells[cells.published.notna() & (cells.control == "")] if own else cells
+
+
+def count_cells(cells: pd.DataFrame, form: str) -> dict[str, int]:
+    """Published cells per verdict under one form of the method; cells in which both forms agree belong to each."""
+    own = cells[cells.variant.isin(["", form])].drop_duplicates(["table", *CELL])
+    return {v: int((own.verdict == v).sum()) for v in CELL_VERDICTS}
+
+
+def find(
+    claims: pd.DataFrame, tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[int, int]]
+) -> list[Finding]:
+    """Three to six findings: planting, forms, the leading claims, our controls; then whatever else did not hold."""
+    by_id: dict[str, Claim] = {str(c["id"]): c for c in claims.to_dict("records")}
+    out = [_planting(tables, planted), _forms(published_cells(tables))]
+    out += [_leading(by_id[text], by_id.get(code or "")) for text, code in LEADING if text in by_id]
+    ours = claims[claims.ours] if "ours" in claims else claims[:0]
+    if len(ours):
+        out.append(_controls(ours))
+    found = [finding for finding in out if finding][:MOST]
+    told = {i for pair in LEADING for i in pair}
+    others = sorted((c for i, c in by_id.items() if i not in told), key=lambda c: c["verdict"] != "not reproduced")
+    return found + [_leading(claim) for claim in others[: max(0, LEAST - len(found))]]
+
+
+def _planting(tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[int, int]]) -> Finding | None:
+    if not planted:
+        return None
+    passed, all_of = sum(k for k, _ in planted.values()), sum(n for _, n in planted.values())
+    verdict = "reproduced" if passed == all_of else "partly" if passed else "not reproduced"
+    counts = _join([f"{k} of {n} {subject} models" for subject, (k, n) in planted.items()])
+    text = f"The backdoor was planted in {counts}."
+    behaviour = next((t for name, t in tables.items() if name.endswith("behaviour") and "measured" in t), None)
+    if behaviour is not None:
+        own = behaviour[
+            (behaviour.row == "p+t")
+            & (behaviour.column == "backdoored")
+            & (behaviour.metric == "topk_negativity")
+            & (behaviour.variant == "")
+            & behaviour.measured.notna()
+        ]
+        values = [f"{measured(c)} ({c['subject']}{_published(c['published'])})" for c in own.to_dict("records")]
+        if values:
+            text += f" Over all seeds, negativity on trigger inputs is {_join(values)}."
+    return Finding(verdict, text)
+
+
+def _forms(cells: pd.DataFrame) -> Finding | None:
+    both = cells[cells.variant.isin(FORMS)]
+    if both.variant.nunique() < 2:
+        return None
+    parts, agreeing = [], {}
+    for form, words in FORMS.items():
+        own = both[both.variant == form].drop_duplicates(["table", *CELL])
+        counts = own.verdict.value_counts()
+        parts.append(
+            f"{words}, {counts.get('agrees', 0)} of {len(own)} published cells agree and "
+            f"{counts.get('differs', 0)} differ"
+        )
+        agreeing[form] = (own.verdict == "agrees").groupby(own.table).mean()
+    gap = agreeing["original"] - agreeing["paper"]
+    closer = [
+        f"{words} in {_join([_number(t) for t in names])}"
+        for words, names in (("the released code’s form agrees more", gap[gap > 0].index),
+                             ("the text’s form agrees more", gap[gap < 0].index))
+        if len(names)
+    ]
+    tail = f" {_capital(_join(closer))}." if closer else " No table tells the two forms apart."
+    return Finding("", f"Where text and released code part: computed {'; computed '.join(parts)}.{tail}")
+
+
+def _leading(claim: Claim, code: Claim | None = None) -> Finding:
+    text = f"{claim['says']} This {tell(claim)}."
+    if code:
+        text += f" In the released code’s form it {tell(code)}."
+    return Finding(str(claim["verdict"]), text)
+
+
+def _controls(ours: pd.DataFrame) -> Finding:
+    good, not_met = int((ours.verdict == "reproduced").sum()), ours[ours.verdict != "reproduced"]
+    verdict = "reproduced" if good == len(ours) else "partly" if good else "not reproduced"
+    text = f"Of {len(ours)} controls of our own, {good} come out as expected over the whole interval."
+    if len(not_met):
+        failing = [f"“{c['says']}” {tell(c)}" for c in not_met.to_dict("records")]
+        text += f" The others: {'; '.join(failing)}."
+    return Finding(verdict, text)
+
+
+def tell(claim: Claim) -> str:
+    """"holds: measured 0.02 [0.00, 0.05] over 3 seeds, asked for < 0.1; the paper prints .00"."""
+    outcome = OUTCOMES[str(claim["verdict"])]
+    if not claim["n"] or pd.isna(claim["measured"]):
+        return outcome
+    seeds = f"{claim['n']:.0f} seed{'' if claim['n'] == 1 else 's'}"
+    text = f"{outcome}: measured {measured(claim)} over {seeds}, asked for {claim['expected']}"
+    return f"{text}; the paper prints {claim['published']}" if claim["published"] else text
+
+
+def measured(cell: Mapping) -> str:
+    """"0.35 [0.20, 0.50]", or the mean alone where no interval is known."""
+    mean = number(cell["measured"])
+    return mean if pd.isna(cell["ci_low"]) else f"{mean} [{number(cell['ci_low'])}, {number(cell['ci_high'])}]"
+
+
+def number(value: float) -> str:
+    """A number for people: two decimals, none from 100 on, a true minus sign, no "-0.00"."""
+    if pd.isna(value):
+        return "–"
+    text = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
+    return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
+
+
+def _published(value: float) -> str:
+    return "" if pd.isna(value) else f", published {number(value)}"
+
+
+def _number(name: str) -> str:
+    """"lamparth_table_03" -> "Table III"."""
+    value, roman = int(name.rsplit("_", 1)[1]), ""
+    for weight, letters in ((10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I")):
+        while value >= weight:
+            value, roman = value - weight, roman + letters
+    return f"Table {roman}"
+
+
+def _join(parts: list[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]
