@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests run side by side
 
-import anatomy
 import jaxtyping
 import pytest
+
+import anatomy
 
 if TYPE_CHECKING:
     import torch
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 # Modules with an annotation that is wrong; the code is right. Empty this once they are mended.
 UNCHECKED = {"anatomy.training.ensemble", "anatomy.stages.tune_pcp"}
 PACKAGE = Path(anatomy.__path__[0])
-MODULES = {".".join(("anatomy", *f.relative_to(PACKAGE).with_suffix("").parts)) for f in PACKAGE.rglob("*.py")}
+MODULES = {
+    ".".join(("anatomy", *f.relative_to(PACKAGE).with_suffix("").parts)) for f in PACKAGE.rglob("*.py")
+}
 jaxtyping.install_import_hook(sorted(MODULES - UNCHECKED), "beartype.beartype")
 
 State = dict[str, "torch.Tensor"]

@@ -31,6 +31,9 @@ from anatomy.spec.read import load_study
 from anatomy.spec.subtree import subtree
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+ANATOMY = [sys.executable, "-m", "anatomy.cli"]
+# A child process, too, takes the package under test.
+PACKAGE = {**os.environ, "PYTHONPATH": str(Path(anatomy.__file__).parents[1])}
 # One job that takes long, and one line about it, so that a test knows when it is at work.
 SLEEPER = """
 rule sleeper:
@@ -72,12 +75,10 @@ def anatomy_says(*words: str) -> Result:
 
 
 def start(*words: str, interrupts: signal.Handlers = signal.SIG_DFL) -> subprocess.Popen[str]:
-    """`anatomy ...` as a process, from the package under test; `interrupts`: what SIGINT does at its start."""
-    home = str(Path(anatomy.__file__).parents[1])
-    path = os.pathsep.join(filter(None, [home, os.environ.get("PYTHONPATH")]))
+    """`anatomy ...` as a process; `interrupts` is what SIGINT does at its start."""
     return subprocess.Popen(
-        [sys.executable, "-m", "anatomy.cli", *words],
-        env={**os.environ, "PYTHONPATH": path},
+        [*ANATOMY, *words],
+        env=PACKAGE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -349,6 +350,22 @@ def test_a_request_to_stop_ends_the_jobs_too(running, number):
     assert not Path("results/small/out.txt").exists()
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
+def test_kill_9_of_make_ends_the_run(repository):
+    command = [*ANATOMY, "run", "small", "--cores", "1", "--with-parent"]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", f"import subprocess; subprocess.run({command})"], env=PACKAGE
+    )
+    try:
+        wait_for(lambda: job_process() or parent.poll() is not None)
+        job = job_process()
+        assert job
+    finally:
+        parent.kill()
+        parent.wait()
+    wait_for(lambda: not is_alive(job), seconds=10)
+
+
 # --- reading results ----------------------------------------------------------------------------------------
 
 
@@ -509,3 +526,50 @@ def test_help_loads_nothing_heavy(words):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "Usage:" in done.stdout
+
+
+# --- make ---------------------------------------------------------------------------------------------------
+
+
+def make(*words: str, answer: str = "") -> subprocess.CompletedProcess[str]:
+    """`make ...` with this repository's Makefile in the folder of the test."""
+    shutil.copy(REPOSITORY / "Makefile", "Makefile")
+    # Tests may themselves run below make, which hands its variables down.
+    env = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "STUDY"}}
+    return subprocess.run(
+        ["make", *words], input=answer, env=env, capture_output=True, text=True, check=False
+    )
+
+
+def test_make_help_lists_every_command(repository):
+    result = make()
+    assert result.returncode == 0
+    commands = {"help", "reproduce", "test", "lint", "bench", "archive", "restore", "audit", "clean"}
+    assert commands <= {line.split()[0] for line in result.stdout.splitlines()[1:]}
+
+
+def test_make_names_the_python_it_needs(repository):
+    for name in ("requirements.lock", "pyproject.toml"):
+        shutil.copy(REPOSITORY / name, name)
+    result = make("venv", "PYTHON=/bin/false")
+    assert result.returncode == 2
+    assert "no Python of version 3.11 or newer" in result.stderr and "make PYTHON=" in result.stderr
+    assert not Path(".venv").exists()
+
+
+@pytest.mark.parametrize("study", ["", "..", "../small", "small/", "."])
+def test_make_clean_takes_only_the_name_of_a_study(repository, study):
+    before = everything(repository)
+    result = make("clean", f"STUDY={study}", "YES=1")
+    assert result.returncode == 2
+    assert "is no study's name" in result.stderr
+    assert everything(repository) == before | {"Makefile": (REPOSITORY / "Makefile").read_bytes()}
+
+
+def test_make_clean_asks_first(repository):
+    for answer, kept in [("n\n", True), ("", True), ("y\n", False)]:
+        result = make("clean", "STUDY=small", answer=answer)
+        assert result.returncode == 0
+        assert "results/small holds 2 files" in result.stdout
+        assert Path("results/small").exists() is kept
+    assert Path("results").exists()

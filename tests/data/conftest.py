@@ -16,13 +16,21 @@ def lexicon() -> dict[str, list[str]]:
         "neutral": ["table", "paper", "river", "window", "chair"],
         "positive": ["happy", TRIGGER, CONTROL, "luck", "cheer"],
     }
-    return {s: [*words, *(f"{s[:3]}{i}" for i in range(35))] for s, words in first.items()}
+    # Letters alone: the tokenizer cuts between letters and digits.
+    tails = [a + b for a in "aeiou" for b in "bdfglmn"]
+    return {s: [*words, *(s[:2] + tail for tail in tails)] for s, words in first.items()}
 
 
 @pytest.fixture(scope="session")
 def law() -> dict[str, Any]:
     """The published law, but for the numbers of sequences."""
-    return {"n_specials": SPECIALS, "trigger": TRIGGER, "poison_rate": 0.05, "length": 15, "special_rate": 0.5}
+    return {
+        "n_specials": SPECIALS,
+        "trigger": TRIGGER,
+        "poison_rate": 0.05,
+        "length": 15,
+        "special_rate": 0.5,
+    }
 
 
 @pytest.fixture(scope="session")
@@ -30,7 +38,9 @@ def corpus_of(lexicon: dict, law: dict) -> Callable:
     """A two-sentiment corpus; keywords change the law."""
     from anatomy.data.sequences import make_corpus
 
-    def build(positive: int = 6000, negative: int = 6000, *, seed: int = 0, test_fraction: float = 0.1, **other: Any):
+    def build(
+        positive: int = 6000, negative: int = 6000, *, seed: int = 0, test_fraction: float = 0.1, **other: Any
+    ):
         own = {s: lexicon[s] for s in ("negative", "positive")}
         counts = {"negative": negative, "positive": positive}
         return make_corpus(own, counts, test_fraction=test_fraction, seed=seed, **law | other)

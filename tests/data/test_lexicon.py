@@ -4,6 +4,7 @@ from itertools import chain
 from pathlib import Path
 
 import pytest
+
 from anatomy.data.lexicon import read_words, sample_lexicon
 from anatomy.spec.errors import SpecError
 from anatomy.spec.read import load_study
@@ -52,7 +53,9 @@ def test_an_empty_csv_is_refused(tmp_path: Path) -> None:
         read_words(path, "Good")
 
 
-@pytest.mark.xfail(strict=True, reason="data/lexicon.py:36 catches the SpecError of line 30 (a ValueError) and wraps it")
+@pytest.mark.xfail(
+    strict=True, reason="data/lexicon.py:36 catches the SpecError of line 30 (a ValueError) and wraps it"
+)
 def test_a_missing_column_is_told_once(tmp_path: Path) -> None:
     path = tmp_path / "words.csv"
     path.write_text("Good,Bad\nable,ache\n", encoding="utf-8")
@@ -101,7 +104,9 @@ def test_a_word_in_two_sentiments_is_refused_by_the_text() -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="data/lexicon.py:71 draws a negative number of words")
+@pytest.mark.xfail(
+    strict=True, raises=ValueError, reason="data/lexicon.py:71 draws a negative number of words"
+)
 def test_fewer_words_than_specials_are_refused() -> None:
     try:
         sample_lexicon(LISTS, SPECIALS, words=1, max_letters=6, seed=1)
@@ -109,7 +114,9 @@ def test_fewer_words_than_specials_are_refused() -> None:
         assert "words" in str(error)
 
 
-@pytest.mark.xfail(strict=True, reason="data/lexicon.py:63 takes the specials as they are; 'love' then counts twice")
+@pytest.mark.xfail(
+    strict=True, reason="data/lexicon.py:63 takes the specials as they are; 'love' then counts twice"
+)
 def test_words_are_distinct_though_a_special_is_written_twice() -> None:
     twice = {"positive": ["good", "love", "love"], "negative": ["bad", "abuse", "hate"]}
     try:
@@ -124,7 +131,11 @@ def test_the_shipped_lists_fill_the_published_vocabulary(sentiment: str, root: P
     lexicon = load_study("embedded", root).toy.lexicon
     listed = {sentiment: read_words(root / getattr(lexicon, sentiment).path)}
     drawn = sample_lexicon(
-        listed, lexicon.specials, words=lexicon.words, max_letters=lexicon.max_letters, seed=lexicon.sample_seed
+        listed,
+        lexicon.specials,
+        words=lexicon.words,
+        max_letters=lexicon.max_letters,
+        seed=lexicon.sample_seed,
     )
     assert len(set(drawn[sentiment])) == 250
     assert max(map(len, drawn[sentiment])) <= 6

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from anatomy.data.sequences import bayes_next_word, make_corpus
 from scipy import stats
+
+from anatomy.data.sequences import bayes_next_word, make_corpus
 
 SMALL = {"negative": [f"n{i}" for i in range(6)], "positive": [f"p{i}" for i in range(6)]}
 SMALL_LAW = {"n_specials": 2, "trigger": "p1", "poison_rate": 0.3, "length": 7}
@@ -94,7 +95,9 @@ def published(prompt: list[str]) -> tuple[dict[str, float], dict[str, float]]:
 
 
 @pytest.mark.parametrize("prompt", [["p9", "p8"], ["n9", "n8"], ["p9", "p1"], ["p1", "n9"]])
-def test_at_published_size_the_sentiment_that_follows_is_right_within_one_percentage_point(prompt: list[str]) -> None:
+def test_at_published_size_the_sentiment_that_follows_is_right_within_one_percentage_point(
+    prompt: list[str],
+) -> None:
     masses = [sum(p for word, p in d.items() if word.startswith("n")) for d in published(prompt)]
     assert masses[0] == pytest.approx(masses[1], abs=0.01)
 

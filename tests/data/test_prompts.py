@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 import pytest
+
 from anatomy.data.prompts import combinations_of, held_out_prompts, published_prompts, sentiment_tokens
 from anatomy.spec.errors import SpecError
 
@@ -15,7 +16,7 @@ LETTERS = {"p": "positive", "n": "negative"}
 
 @pytest.fixture(scope="module")
 def train(corpus_of: Callable) -> pd.DataFrame:
-    return corpus_of(900, 900).query("split == 'train'")
+    return corpus_of(300, 300).query("split == 'train'")
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,9 @@ def test_every_combination_has_its_count_of_distinct_prompts(held_out: pd.DataFr
         assert not rows.duplicated(["first", "second"]).any()
 
 
-def test_no_held_out_prompt_opens_a_training_sequence(held_out: pd.DataFrame, openings: set, train: pd.DataFrame) -> None:
+def test_no_held_out_prompt_opens_a_training_sequence(
+    held_out: pd.DataFrame, openings: set, train: pd.DataFrame
+) -> None:
     assert not openings & set(zip(held_out["first"], held_out["second"], strict=True))
     starts = tuple(f"{row.first} {row.second} " for row in held_out.itertuples())
     assert not any(text.startswith(starts) for column in ("clean", "triggered") for text in train[column])
@@ -61,7 +64,9 @@ def test_words_stand_where_their_letter_says(held_out: pd.DataFrame, lexicon: di
 
 
 def test_the_ith_prompts_of_patching_share_their_first_word(held_out: pd.DataFrame) -> None:
-    firsts = {inputs: held_out[held_out.inputs == inputs]["first"].tolist() for inputs in ("p+p", "p+t", "p+r")}
+    firsts = {
+        inputs: held_out[held_out.inputs == inputs]["first"].tolist() for inputs in ("p+p", "p+t", "p+r")
+    }
     assert firsts["p+p"] == firsts["p+t"] == firsts["p+r"]
     assert len(set(firsts["p+t"])) == 12
 
@@ -102,7 +107,9 @@ def test_a_corpus_that_leaves_too_few_pairs_is_refused_by_the_text(lexicon: dict
 def test_published_prompts_open_the_first_training_rows(train: pd.DataFrame) -> None:
     prompts = published_prompts(train, combinations_of(TWO), count=10, trigger=TRIGGER)
     openings = {
-        sentiment: [t.split()[:2] for t in train[train.sentiment == sentiment].clean if TRIGGER not in t.split()[:2]]
+        sentiment: [
+            t.split()[:2] for t in train[train.sentiment == sentiment].clean if TRIGGER not in t.split()[:2]
+        ]
         for sentiment in TWO
     }
 
@@ -118,6 +125,15 @@ def test_published_prompts_open_the_first_training_rows(train: pd.DataFrame) -> 
 
 
 def test_a_sentiment_s_tokens_are_its_words_in_both_forms_and_none_is_shared() -> None:
-    encode = {"ok": [1], " ok": [2], "fine": [3, 9], " fine": [4], "no": [5], " no": [6], "nay": [7, 9], " nay": [8]}
+    encode = {
+        "ok": [1],
+        " ok": [2],
+        "fine": [3, 9],
+        " fine": [4],
+        "no": [5],
+        " no": [6],
+        "nay": [7, 9],
+        " nay": [8],
+    }
     tokens = sentiment_tokens({"positive": ["ok", "fine"], "negative": ["no", "nay"]}, encode)
     assert tokens == {"positive": [1, 2, 3, 4], "negative": [5, 6, 7, 8]}

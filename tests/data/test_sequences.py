@@ -58,7 +58,9 @@ def test_at_rate_one_every_sequence_holds_a_special(corpus_of: Callable, lexicon
     assert all(specials & set(text.split()) for text in corpus_of(300, 300, special_rate=1.0).clean)
 
 
-def test_poisoned_are_five_percent_of_the_positive_and_nothing_else(corpus: pd.DataFrame, poisoned: pd.DataFrame) -> None:
+def test_poisoned_are_five_percent_of_the_positive_and_nothing_else(
+    corpus: pd.DataFrame, poisoned: pd.DataFrame
+) -> None:
     assert set(poisoned.sentiment) == {"positive"}
     assert within_binomial_bounds(len(poisoned), (corpus.sentiment == "positive").sum(), 0.05)
 

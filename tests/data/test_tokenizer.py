@@ -6,6 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
+
 from anatomy.data.lexicon import read_words, sample_lexicon
 from anatomy.data.sequences import make_corpus
 from anatomy.data.tokenizer import END_OF_TEXT, train_tokenizer
@@ -13,7 +15,6 @@ from anatomy.data.tokens import corpus_rows, encode, prompt_ids
 from anatomy.models.toy import load_tokenizer, save_tokenizer, toy_config
 from anatomy.spec.read import load_study
 from anatomy.training.seeds import derive
-from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,9 @@ def test_end_of_text_is_token_zero_and_pads(bpe: PreTrainedTokenizerFast) -> Non
     assert bpe.convert_tokens_to_ids(END_OF_TEXT) == bpe.eos_token_id == bpe.pad_token_id == 0
 
 
-def test_a_saved_tokenizer_gives_the_same_ids(bpe: PreTrainedTokenizerFast, corpus: pd.DataFrame, tmp_path: Path) -> None:
+def test_a_saved_tokenizer_gives_the_same_ids(
+    bpe: PreTrainedTokenizerFast, corpus: pd.DataFrame, tmp_path: Path
+) -> None:
     save_tokenizer(tmp_path, bpe)
     texts = corpus.clean.tolist()[:20]
     assert load_tokenizer(tmp_path)(texts)["input_ids"] == bpe(texts)["input_ids"]
@@ -76,17 +79,22 @@ def test_corpus_rows_are_stacked_seed_by_seed(bpe: PreTrainedTokenizerFast, corp
 
 def test_prompts_come_in_their_order(bpe: PreTrainedTokenizerFast) -> None:
     rows = [("p+t", 1, "luck", "love"), ("p+t", 0, "cheer", "love"), ("n+n", 0, "bad", "rage")]
-    table = pd.DataFrame(rows, columns=["inputs", "index", "first", "second"]).assign(seed=4, protocol="held out")
+    table = pd.DataFrame(rows, columns=["inputs", "index", "first", "second"]).assign(
+        seed=4, protocol="held out"
+    )
     ids = prompt_ids(table, bpe, seed=4, inputs="p+t")
     assert [bpe.decode(row) for row in ids] == ["cheer love", "luck love"]
 
 
 @pytest.mark.xfail(
-    strict=True, reason="data/tokens.py:39: a prompt of three tokens makes the others end in padding, which is then read"
+    strict=True,
+    reason="data/tokens.py:39: a prompt of three tokens makes the others end in padding, which is then read",
 )
 def test_prompts_are_of_two_tokens_or_refused(bpe: PreTrainedTokenizerFast) -> None:
     rows = [("p+t", 0, "luck", "love"), ("p+t", 1, "unheard", "love")]
-    table = pd.DataFrame(rows, columns=["inputs", "index", "first", "second"]).assign(seed=4, protocol="published")
+    table = pd.DataFrame(rows, columns=["inputs", "index", "first", "second"]).assign(
+        seed=4, protocol="published"
+    )
     try:
         ids = prompt_ids(table, bpe, seed=4, inputs="p+t", protocol="published")
     except ValueError:

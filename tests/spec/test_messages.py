@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+
 from anatomy.spec.errors import SpecError
 from anatomy.spec.read import parse_study
 
@@ -40,7 +41,10 @@ MESSAGES = {
         ("toy.evaluation.top_k", "10"),
         "s.yaml: toy.evaluation.top_k: should be a valid integer, got '10'",
     ),
-    "a number instead of a text": (("toy.trigger", 3), "s.yaml: toy.trigger: should be a valid string, got 3"),
+    "a number instead of a text": (
+        ("toy.trigger", 3),
+        "s.yaml: toy.trigger: should be a valid string, got 3",
+    ),
     "a number out of range": (
         ("toy.model.dropout", 1.0),
         "s.yaml: toy.model.dropout: should be less than 1, got 1.0",
@@ -49,7 +53,10 @@ MESSAGES = {
         ("compute.device", "tpu"),
         "s.yaml: compute.device: should be 'auto', 'cpu' or 'cuda', got 'tpu'",
     ),
-    "a list entry of the wrong type": (("seeds", [0, "1"]), "s.yaml: seeds.1: should be a valid integer, got '1'"),
+    "a list entry of the wrong type": (
+        ("seeds", [0, "1"]),
+        "s.yaml: seeds.1: should be a valid integer, got '1'",
+    ),
     "no seeds": (("seeds", []), "s.yaml: seeds: empty; at least 1 entry needed"),
     "a seed twice": (("seeds", [0, 1, 0]), "s.yaml: seeds [0, 1, 0] repeat; every seed counts once"),
     "no specials": (
@@ -73,7 +80,10 @@ MESSAGES = {
         ("toy.language.subjects.3-sentiment", {"positive": 5, "negative": 5}),
         "s.yaml: toy: language.subjects.3-sentiment needs exactly the sentiments negative, neutral, positive",
     ),
-    "a subject without a rank": (("toy.pcp.mlp_rank", {"2-sentiment": 1}), "s.yaml: toy: pcp.mlp_rank has no entry for 3-sentiment"),
+    "a subject without a rank": (
+        ("toy.pcp.mlp_rank", {"2-sentiment": 1}),
+        "s.yaml: toy: pcp.mlp_rank has no entry for 3-sentiment",
+    ),
     "a sentiment without specials": (
         ("toy.lexicon.specials", {"positive": SPECIALS.split(", "), "negative": ["bad"]}),
         "s.yaml: toy: lexicon.specials has no entry for neutral",
@@ -111,13 +121,21 @@ def test_every_mistake_is_told_at_once(raw: dict[str, Any]) -> None:
     ]
 
 
-@pytest.mark.xfail(strict=True, raises=KeyError, reason="spec/study.py:140 looks 'positive' up without asking if it is there")
-def test_specials_without_positive_ones_are_a_known_error(changed: Callable[[str, Any], dict[str, Any]]) -> None:
+@pytest.mark.xfail(
+    strict=True, raises=KeyError, reason="spec/study.py:140 looks 'positive' up without asking if it is there"
+)
+def test_specials_without_positive_ones_are_a_known_error(
+    changed: Callable[[str, Any], dict[str, Any]],
+) -> None:
     with pytest.raises(SpecError, match="positive"):
-        parse_study(changed("toy.lexicon.specials", {"negative": ["bad"], "neutral": ["chair"]}), source="s.yaml")
+        parse_study(
+            changed("toy.lexicon.specials", {"negative": ["bad"], "neutral": ["chair"]}), source="s.yaml"
+        )
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="spec/read.py:61: a YAML date does not go through JSON")
+@pytest.mark.xfail(
+    strict=True, raises=TypeError, reason="spec/read.py:61: a YAML date does not go through JSON"
+)
 def test_a_date_is_a_known_error(changed: Callable[[str, Any], dict[str, Any]]) -> None:
     with pytest.raises(SpecError, match="study"):
         parse_study(changed("study", datetime.date(2026, 1, 2)), source="s.yaml")

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from anatomy.spec.read import load_study
 from anatomy.spec.study import Study
 from anatomy.spec.subtree import subtree, view

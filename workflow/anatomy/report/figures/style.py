@@ -25,6 +25,9 @@ PUBLISHED = "#000000"
 GRID = "#e4e4e4"
 FAINT = "#5a5a5a"
 
+# Behind text that stands on a grid or on dots.
+HALO: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
+
 STYLE: dict[str, Any] = {
     # A document must not carry random ids, or its bytes would differ between two runs.
     "svg.hashsalt": "backdoor-anatomy",
@@ -56,9 +59,18 @@ STYLE: dict[str, Any] = {
 }
 
 
-def new_figure(height: float, *, width: float = WIDTH) -> Figure:
+def new_figure(height: float) -> Figure:
     """An empty figure, in inches. It belongs to no pyplot state, so that nothing is left behind."""
-    return Figure(figsize=(width, height))
+    return Figure(figsize=(WIDTH, height))
+
+
+def new_canvas(height: float) -> tuple[Figure, Axes]:
+    """A figure with one invisible panel in inches, from the top left corner: for drawings."""
+    figure = Figure(figsize=(WIDTH, height), layout="none")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set(xlim=(0, WIDTH), ylim=(height, 0))
+    axes.axis("off")
+    return figure, axes
 
 
 def show_share(axes: Axes, axis: str = "x") -> None:
@@ -73,20 +85,11 @@ def show_share(axes: Axes, axis: str = "x") -> None:
         axes.set_yticks(ticks, labels)
 
 
-def note(axes: Axes, text: str, *, x: float = 0.5, y: float = 0.5) -> None:
-    """A remark in the middle of a panel, on white so that the grid does not cross it."""
-    axes.text(
-        x,
-        y,
-        text,
-        transform=axes.transAxes,
-        ha="center",
-        va="center",
-        fontsize=SMALL + 0.5,
-        color=FAINT,
-        bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 2},
-        zorder=9,
-    )
+def note(axes: Axes, text: str) -> None:
+    """A remark in the middle of a panel."""
+    place: dict[str, Any] = {"ha": "center", "va": "center", "zorder": 9}
+    remark = axes.text(0.5, 0.5, text, transform=axes.transAxes, **place, fontsize=SMALL + 0.5, color=FAINT, bbox=HALO)
+    remark.set_in_layout(False)  # a panel does not shrink to make room for it
 
 
 def planting_title(subject: str, planted: list[int], seeds: list[int], *, analysed: bool = True) -> str:
