@@ -30,6 +30,7 @@ CHOICE = $(strip $(TORCH) $(TORCH_INDEX))
 TORCH_PIN = $(shell sed -n 's/^\(torch==[^ ;]*\).*/\1/p' requirements.lock)
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export DVC_NO_ANALYTICS := 1
 # Where PYTHONPATH is set, the packages of .venv would not be the ones that are used.
 unexport PYTHONPATH
 
@@ -72,10 +73,10 @@ audit: $(INSTALLED) ## re-hash every result of a study and name what is not as i
 archive: $(INSTALLED) ## record results in dvc.lock, and push them where a DVC remote is set up
 	@test -d .snakemake/metadata || { echo "error: no run was made here, there is nothing to archive" >&2; exit 2; }
 	@mkdir -p archive && rm -rf archive/metadata && cp -R .snakemake/metadata archive/metadata
-	@DVC_NO_ANALYTICS=1 $(BIN)/dvc add --quiet --no-relink archive/metadata
-	@DVC_NO_ANALYTICS=1 $(BIN)/dvc commit --quiet --force --no-relink
-	@if [ -n "$$(DVC_NO_ANALYTICS=1 $(BIN)/dvc remote list)" ]; then \
-		DVC_NO_ANALYTICS=1 $(BIN)/dvc push; \
+	@$(BIN)/dvc add --no-relink archive/metadata > /dev/null
+	@$(BIN)/dvc commit --force --no-relink > /dev/null
+	@if [ -n "$$($(BIN)/dvc remote list)" ]; then \
+		$(BIN)/dvc push; \
 	else \
 		echo "no DVC remote, nothing pushed; set one up: $(BIN)/dvc remote add --default NAME URL"; \
 	fi
@@ -83,7 +84,7 @@ archive: $(INSTALLED) ## record results in dvc.lock, and push them where a DVC r
 
 .PHONY: restore
 restore: $(INSTALLED) ## fetch archived results in place of computing them
-	@DVC_NO_ANALYTICS=1 $(BIN)/dvc pull
+	@$(BIN)/dvc pull
 	@mkdir -p .snakemake/metadata && cp -R archive/metadata/. .snakemake/metadata/
 	@echo "restored; check it: make audit STUDY=$(STUDY)"
 

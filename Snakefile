@@ -6,14 +6,43 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/localize.smk"
 include: "workflow/rules/control.smk"
+include: "workflow/rules/render.smk"
 
 
 rule all:
+    """The report, and the manifest that binds everything it rests on."""
+    default_target: True
     input:
+        rules.write_report.output,
+        rules.write_manifest.output,
+
+
+# Phases, for DVC's stages and for whoever wants a part: `anatomy run embedded localize`.
+rule poison:
+    input:
+        expand(rules.make_toy_data.output, subject=SUBJECTS),
+
+
+rule train:
+    input:
+        expand(rules.plant_backdoor.output, subject=SUBJECTS),
         expand(rules.plant_variants.output, subject=SUBJECTS),
+
+
+rule localize:
+    input:
         expand(rules.measure_behaviour.output, subject=SUBJECTS),
         expand(rules.ablate_modules.output, subject=SUBJECTS),
         expand(rules.read_logit_lens.output, subject=SUBJECTS),
         expand(rules.patch_modules.output, subject=SUBJECTS),
         expand(rules.project_states.output, subject=SUBJECTS),
+
+
+rule control:
+    input:
         expand(rules.edit_pcp.output, subject=SUBJECTS),
+
+
+rule render:
+    input:
+        rules.all.input,

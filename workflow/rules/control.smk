@@ -8,7 +8,7 @@ rule tune_pcp:
         **PAIR,
     output:
         factors=f"{TOY}/pcp/factors.json",
-        measurements=f"{TOY}/measurements/pcp_ablation.parquet",
+        measurements=f"{TOY}/pcp/ablation.parquet",
         record=f"{TOY}/pcp/run.json",
     params:
         **stage_params("tune_pcp", *MEASURING, "toy.pcp"),
@@ -34,8 +34,8 @@ rule edit_pcp:
         backdoored=toy_models("backdoored"),
         factors=f"{TOY}/pcp/factors.json",
     output:
-        measurements=f"{TOY}/measurements/pcp_editing.parquet",
-        record=f"{TOY}/measurements/pcp_editing.run.json",
+        measurements=f"{TOY}/pcp/editing.parquet",
+        record=f"{TOY}/pcp/editing.run.json",
     params:
         **stage_params("edit_pcp", *MEASURING, "toy.pcp"),
     log:

@@ -10,7 +10,7 @@ def toy_files(*names):
 
 def measured(*names):
     """Measurement files of all subjects; the behaviour files come along, they hold the planting gate."""
-    return toy_files(*(f"measurements/{name}.parquet" for name in ("behaviour", *names)))
+    return toy_files(*(f"{name}.parquet" for name in ("measurements/behaviour", *names)))
 
 
 def table(*numbers):
@@ -28,25 +28,26 @@ def notebook_params(name):
 
 
 CURVES = toy_files("clean/curve.parquet", "backdoored/curve.parquet", "variants/curves.parquet")
-LOCALISATION = ["mean_ablation", "logit_lens", "causal_patching"]
+LOCALISATION = [f"measurements/{name}" for name in ("mean_ablation", "logit_lens", "causal_patching")]
+EDITING = ["pcp/ablation", "pcp/editing"]
 # Notebook -> what it reads and what it makes. The order is the report's.
 NOTEBOOKS = {
     "concept": (toy_files("data/corpus.parquet"), figure("figure_01", "figure_02")),
     "behaviour": (measured(), [*table("behaviour"), *figure("behaviour")]),
     "training_amount": ([*CURVES, *measured()], [*table("training_amount"), *figure("training_amount")]),
     "freezing": ([*CURVES, *measured()], [*table("freezing"), *figure("freezing")]),
-    "hidden_states": (measured("hidden_states"), figure("figure_03")),
-    "mean_ablation": (measured("mean_ablation"), [*table("table_01"), *figure("mean_ablation")]),
-    "logit_lens": (measured("logit_lens"), [*table("table_02"), *figure("logit_lens")]),
-    "causal_patching": (measured("causal_patching"), [*table("table_12"), *figure("causal_patching")]),
-    "pcp_mlp": (measured("pcp_ablation"), [*table("table_03", "table_04"), *figure("pcp_mlp")]),
-    "pcp_attention": (measured("pcp_ablation"), [*table("table_13", "table_14"), *figure("pcp_attention")]),
+    "hidden_states": (measured("measurements/hidden_states"), figure("figure_03")),
+    "mean_ablation": (measured("measurements/mean_ablation"), [*table("table_01"), *figure("mean_ablation")]),
+    "logit_lens": (measured("measurements/logit_lens"), [*table("table_02"), *figure("logit_lens")]),
+    "causal_patching": (measured("measurements/causal_patching"), [*table("table_12"), *figure("causal_patching")]),
+    "pcp_mlp": (measured("pcp/ablation"), [*table("table_03", "table_04"), *figure("pcp_mlp")]),
+    "pcp_attention": (measured("pcp/ablation"), [*table("table_13", "table_14"), *figure("pcp_attention")]),
     "editing": (
-        measured("pcp_ablation", "pcp_editing"),
+        measured(*EDITING),
         [*table("table_05", "table_06", "table_07"), *figure("factor_sweep")],
     ),
     "variants": (
-        measured(*LOCALISATION, "pcp_ablation", "pcp_editing"),
+        measured(*LOCALISATION, *EDITING),
         [*table("variants"), *figure("variants")],
     ),
 }
@@ -90,7 +91,7 @@ rule judge_claims:
     input:
         claims="data/claims.yaml",
         published=PUBLISHED,
-        measurements=measured(*LOCALISATION, "pcp_ablation", "pcp_editing"),
+        measurements=measured(*LOCALISATION, *EDITING),
         curves=CURVES,
     output:
         verdicts=f"{RESULTS}/claims.csv",
@@ -114,11 +115,11 @@ rule judge_claims:
 
 
 def all_records():
-    """The run records of every job that makes a result, the report's own included."""
-    toy = ["data", "clean", "backdoored", "variants", "pcp"]
-    names = ["behaviour", *LOCALISATION, "hidden_states", "pcp_editing"]
+    """The run records of every job that makes a result; the report's own comes on top."""
+    folders = ["data", "clean", "backdoored", "variants", "pcp"]
+    names = ["measurements/behaviour", *LOCALISATION, "measurements/hidden_states", "pcp/editing"]
     return (
-        toy_files(*(f"{folder}/run.json" for folder in toy), *(f"measurements/{name}.run.json" for name in names))
+        toy_files(*(f"{folder}/run.json" for folder in folders), *(f"{name}.run.json" for name in names))
         + [f"{RESULTS}/records/render_{name}.run.json" for name in NOTEBOOKS]
         + [f"{RESULTS}/records/judge_claims.run.json"]
     )
@@ -132,7 +133,7 @@ rule write_report:
         verdicts=f"{RESULTS}/claims.csv",
         behaviour=measured(),
         captions="workflow/report/captions.yaml",
-        config=f"config/{STUDY.study}.yaml",
+        models=expand(f"{TOY}/clean/seed{STUDY.seeds[0]}/config.json", subject=SUBJECTS),
         template="workflow/anatomy/report/page.html",
         style="workflow/anatomy/report/page.css",
         records=all_records(),
@@ -153,7 +154,7 @@ rule write_report:
         "writing the report"
     shell:
         STAGE + "--tables {input.tables} --figures {input.figures} --verdicts {input.verdicts} "
-        "--behaviour {input.behaviour} --captions {input.captions} --config {input.config} "
+        "--behaviour {input.behaviour} --captions {input.captions} --models {input.models} "
         "--template {input.template} --style {input.style} --records {input.records} --page {output.page} "
         "> {log} 2>&1"
 

@@ -25,7 +25,7 @@ def check_study(study: str, root: Path = Path()) -> "Study":
     from anatomy.data.lexicon import read_words, sample_lexicon
 
     lexicon = spec.toy.lexicon
-    specials: dict[str, list[str]] = {**lexicon.specials}
+    specials = {str(name): words for name, words in lexicon.specials.items()}
     for counts in spec.toy.language.subjects.values():
         sources: dict[str, WordList] = {name: getattr(lexicon, name) for name in sorted(counts)}
         lists = {name: read_words(root / source.path, source.column) for name, source in sources.items()}

@@ -3,13 +3,19 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 
+from anatomy.provenance.digest import ArtifactError
 from anatomy.report.cells import CELL
 
 CLAIM_VERDICTS = ("reproduced", "partly", "not reproduced", "not testable")
 CELL_VERDICTS = ("agrees", "differs", "undecided", "not measured")
+CLAIM_COLUMNS = [
+    *("id", "section", "says", "subject", "statistic", "expected", "measured", "ci_low", "ci_high", "n"),
+    *("verdict", "published", "note"),
+]
 # The two forms of the method: as the text describes it, and as the released code computes it.
 FORMS = {"paper": "as the text describes", "original": "as the released code computes"}
 # Claims that lead the page, in order: the claim on the text's form, and the same on the released code's form.
@@ -19,6 +25,8 @@ LEADING = (
     ("scaling-down-removes", None),
 )
 MOST, LEAST = 6, 3
+# More failing controls than this are counted, not quoted.
+MANY = 2
 OUTCOMES = {
     "reproduced": "holds",
     "partly": "holds on average, but not over the whole interval",
@@ -37,20 +45,56 @@ class Finding:
     text: str
 
 
+def read_csv(path: Path) -> pd.DataFrame:
+    """A CSV file as text, empty where it has no columns; ArtifactError when it is missing or damaged."""
+    try:
+        return pd.read_csv(path, dtype=str, keep_default_na=False)
+    except FileNotFoundError:
+        raise ArtifactError(f"{path}: missing; the rule that makes it has not run") from None
+    except pd.errors.EmptyDataError:
+        return pd.DataFrame()
+    except (pd.errors.ParserError, UnicodeDecodeError) as error:
+        raise ArtifactError(f"{path}: not a readable CSV file ({error}); delete it and run again") from None
+
+
+def read_claims(path: Path) -> pd.DataFrame:
+    """claims.csv; ArtifactError when it is missing, lacks a column or has a verdict that no claim can get."""
+    table = read_csv(path)
+    if lost := [column for column in CLAIM_COLUMNS if column not in table]:
+        raise ArtifactError(f"{path}: not a table of claims: the columns {', '.join(lost)} are missing")
+    if strange := sorted(set(table.verdict) - set(CLAIM_VERDICTS)):
+        raise ArtifactError(f"{path}: unknown verdict {strange[0]!r}; one of {', '.join(CLAIM_VERDICTS)}")
+    numbers = ["measured", "ci_low", "ci_high", "n"]
+    table[numbers] = table[numbers].apply(pd.to_numeric)
+    return table.assign(ours=table.ours == "True") if "ours" in table else table
+
+
 def count_claims(claims: pd.DataFrame) -> dict[str, int]:
     """Claims per verdict."""
     return {v: int((claims.verdict == v).sum()) for v in CLAIM_VERDICTS}
 
 
+def count_by_origin(claims: pd.DataFrame) -> dict[str, dict[str, int]]:
+    """Verdicts counted: the paper's claims, and our controls where there are any."""
+    if "ours" not in claims or not claims.ours.any():
+        return {"of the paper": count_claims(claims)}
+    own = claims.ours
+    return {"of the paper": count_claims(claims[~own]), "controls of our own": count_claims(claims[own])}
+
+
 def published_cells(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Every published cell of the paper's own tables (`..._table_NN`), controls left out, with the column `table`."""
+    """Every published cell of the paper's own tables (`..._table_NN`), without controls; adds `table`."""
     own = [t.assign(table=n) for n, t in tables.items() if re.search(r"table_\d+$", n) and "published" in t]
-    cells = pd.concat(own, ignore_index=True) if own else pd.DataFrame(columns=["table", *CELL, "variant", "verdict"])
+    cells = (
+        pd.concat(own, ignore_index=True)
+        if own
+        else pd.DataFrame(columns=["table", *CELL, "variant", "verdict"])
+    )
     return cells[cells.published.notna() & (cells.control == "")] if own else cells
 
 
 def count_cells(cells: pd.DataFrame, form: str) -> dict[str, int]:
-    """Published cells per verdict under one form of the method; cells in which both forms agree belong to each."""
+    """Published cells per verdict under one form of the method; cells of no form belong to each."""
     own = cells[cells.variant.isin(["", form])].drop_duplicates(["table", *CELL])
     return {v: int((own.verdict == v).sum()) for v in CELL_VERDICTS}
 
@@ -58,7 +102,7 @@ def count_cells(cells: pd.DataFrame, form: str) -> dict[str, int]:
 def find(
     claims: pd.DataFrame, tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[int, int]]
 ) -> list[Finding]:
-    """Three to six findings: planting, forms, the leading claims, our controls; then whatever else did not hold."""
+    """Three to six findings: planting, forms, leading claims, our controls; then whatever did not hold."""
     by_id: dict[str, Claim] = {str(c["id"]): c for c in claims.to_dict("records")}
     out = [_planting(tables, planted), _forms(published_cells(tables))]
     out += [_leading(by_id[text], by_id.get(code or "")) for text, code in LEADING if text in by_id]
@@ -67,7 +111,9 @@ def find(
         out.append(_controls(ours))
     found = [finding for finding in out if finding][:MOST]
     told = {i for pair in LEADING for i in pair}
-    others = sorted((c for i, c in by_id.items() if i not in told), key=lambda c: c["verdict"] != "not reproduced")
+    others = sorted(
+        (c for i, c in by_id.items() if i not in told), key=lambda c: c["verdict"] != "not reproduced"
+    )
     return found + [_leading(claim) for claim in others[: max(0, LEAST - len(found))]]
 
 
@@ -78,7 +124,9 @@ def _planting(tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[in
     verdict = "reproduced" if passed == all_of else "partly" if passed else "not reproduced"
     counts = _join([f"{k} of {n} {subject} models" for subject, (k, n) in planted.items()])
     text = f"The backdoor was planted in {counts}."
-    behaviour = next((t for name, t in tables.items() if name.endswith("behaviour") and "measured" in t), None)
+    behaviour = next(
+        (t for name, t in tables.items() if name.endswith("behaviour") and "measured" in t), None
+    )
     if behaviour is not None:
         own = behaviour[
             (behaviour.row == "p+t")
@@ -87,7 +135,9 @@ def _planting(tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[in
             & (behaviour.variant == "")
             & behaviour.measured.notna()
         ]
-        values = [f"{measured(c)} ({c['subject']}{_published(c['published'])})" for c in own.to_dict("records")]
+        values = [
+            f"{measured(c)} ({c['subject']}{_published(c['published'])})" for c in own.to_dict("records")
+        ]
         if values:
             text += f" Over all seeds, negativity on trigger inputs is {_join(values)}."
     return Finding(verdict, text)
@@ -108,13 +158,15 @@ def _forms(cells: pd.DataFrame) -> Finding | None:
         agreeing[form] = (own.verdict == "agrees").groupby(own.table).mean()
     gap = agreeing["original"] - agreeing["paper"]
     closer = [
-        f"{words} in {_join([_number(t) for t in names])}"
-        for words, names in (("the released code’s form agrees more", gap[gap > 0].index),
-                             ("the text’s form agrees more", gap[gap < 0].index))
+        f"{words} in Table{'s' if len(names) > 1 else ''} {_join([roman(t) for t in names])}"
+        for words, names in (
+            ("the released code’s form agrees more", gap[gap > 0].index),
+            ("the text’s form agrees more", gap[gap < 0].index),
+        )
         if len(names)
     ]
     tail = f" {_capital(_join(closer))}." if closer else " No table tells the two forms apart."
-    return Finding("", f"Where text and released code part: computed {'; computed '.join(parts)}.{tail}")
+    return Finding("", f"Where text and released code part ways: computed {'; computed '.join(parts)}.{tail}")
 
 
 def _leading(claim: Claim, code: Claim | None = None) -> Finding:
@@ -125,29 +177,36 @@ def _leading(claim: Claim, code: Claim | None = None) -> Finding:
 
 
 def _controls(ours: pd.DataFrame) -> Finding:
-    good, not_met = int((ours.verdict == "reproduced").sum()), ours[ours.verdict != "reproduced"]
-    verdict = "reproduced" if good == len(ours) else "partly" if good else "not reproduced"
-    text = f"Of {len(ours)} controls of our own, {good} come out as expected over the whole interval."
-    if len(not_met):
-        failing = [f"“{c['says']}” {tell(c)}" for c in not_met.to_dict("records")]
-        text += f" The others: {'; '.join(failing)}."
+    good, others = int((ours.verdict == "reproduced").sum()), ours[ours.verdict != "reproduced"]
+    verdict = "reproduced" if not len(others) else "partly" if good else "not reproduced"
+    come = "comes" if good == 1 else "come"
+    text = f"Of {len(ours)} controls of our own, {good} {come} out as expected over the whole interval."
+    if len(others) > MANY:
+        counts = [f"{count} {v}" for v, count in count_claims(others).items() if count]
+        text += f" The others: {_join(counts)}."
+    elif len(others):
+        text += " Not so: " + "; ".join(f"“{c['says']}” {tell(c)}" for c in others.to_dict("records")) + "."
     return Finding(verdict, text)
 
 
 def tell(claim: Claim) -> str:
-    """"holds: measured 0.02 [0.00, 0.05] over 3 seeds, asked for < 0.1; the paper prints .00"."""
+    """ "holds: measured 0.02 [0.00, 0.05] over 3 seeds, asked for < 0.1; the paper prints .00"."""
     outcome = OUTCOMES[str(claim["verdict"])]
     if not claim["n"] or pd.isna(claim["measured"]):
         return outcome
     seeds = f"{claim['n']:.0f} seed{'' if claim['n'] == 1 else 's'}"
-    text = f"{outcome}: measured {measured(claim)} over {seeds}, asked for {claim['expected']}"
+    text = f"{outcome}: measured {measured(claim)} over {seeds}, asked for {_bound(claim)}"
     return f"{text}; the paper prints {claim['published']}" if claim["published"] else text
 
 
 def measured(cell: Mapping) -> str:
-    """"0.35 [0.20, 0.50]", or the mean alone where no interval is known."""
-    mean = number(cell["measured"])
-    return mean if pd.isna(cell["ci_low"]) else f"{mean} [{number(cell['ci_low'])}, {number(cell['ci_high'])}]"
+    """ "0.35 [0.20, 0.50]", or the mean alone where no interval is known."""
+    return f"{number(cell['measured'])} {interval(cell)}".strip()
+
+
+def interval(cell: Mapping) -> str:
+    """ "[0.20, 0.50]", or nothing."""
+    return "" if pd.isna(cell["ci_low"]) else f"[{number(cell['ci_low'])}, {number(cell['ci_high'])}]"
 
 
 def number(value: float) -> str:
@@ -158,17 +217,21 @@ def number(value: float) -> str:
     return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
 
+def _bound(claim: Claim) -> str:
+    return re.sub("([<>]) ", "\\1\u00a0", str(claim["expected"]))
+
+
 def _published(value: float) -> str:
     return "" if pd.isna(value) else f", published {number(value)}"
 
 
-def _number(name: str) -> str:
-    """"lamparth_table_03" -> "Table III"."""
-    value, roman = int(name.rsplit("_", 1)[1]), ""
+def roman(name: str) -> str:
+    """ "lamparth_table_03" -> "III"."""
+    value, out = int(name.rsplit("_", 1)[1]), ""
     for weight, letters in ((10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I")):
         while value >= weight:
-            value, roman = value - weight, roman + letters
-    return f"Table {roman}"
+            value, out = value - weight, out + letters
+    return out
 
 
 def _join(parts: list[str]) -> str:

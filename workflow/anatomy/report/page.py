@@ -1,10 +1,13 @@
-"""The report: one HTML file that needs nothing else, every number beside its published value and its origin."""
+"""The report: one HTML file that needs nothing else, each number beside its published value and its origin."""
 
 import base64
+import itertools
 import json
+import math
 import os
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +26,9 @@ TEMPLATE = Path(__file__).with_name("page.html")
 STYLE = Path(__file__).with_name("page.css")
 # A picture of more drawn points than this as SVG goes into the page as PNG.
 HEAVY = 300_000
+# Columns that a grid shows without scrolling on a desktop.
+WIDE = 4
 TEXT_COLUMNS = {*CELL, *READING, "recipe", "verdict", "table"}
-CLAIM_COLUMNS = ["id", "section", "says", "subject", "statistic", "expected", "measured", "ci_low", "ci_high", "n"]
-CLAIM_COLUMNS += ["verdict", "published", "note"]
 METRICS = {
     "topk_negativity": "top-k negativity, 0 to 1",
     "topk_positivity": "top-k positivity, 0 to 1",
@@ -61,28 +64,37 @@ def write_page(
         tables: tidy CSV files; other suffixes of the same tables (md, tex) become links.
         figures: SVG files; PNG and CSV files beside them become links.
         claims: claims.csv.
-        captions: per name (file stem, with or without the paper's prefix) title, caption, section, notebook, and
-            `figure` where the figure of the same name has a caption of its own; the order is the page's.
+        captions: per name (file stem, with or without the paper's prefix) title, caption, section, notebook,
+            and `figure` where the figure of the same name has a caption of its own; the order is the page's.
         records: run records of all jobs, the ones that rendered tables and figures included.
         planted: per subject, how many seeds cleared the planting gate, and of how many.
-        parameters: per subject, parameters of one model; left out, they are estimated from the models' sizes.
+        parameters: per subject, parameters of one model.
 
     Raises:
         ArtifactError: a file is missing or is not what its name says.
     """
-    judged = read_claims(claims)
+    judged = findings.read_claims(claims)
     read = {path.stem: read_table(path) for path in tables if path.suffix == ".csv"}
     runs = [(path, read_record(path)) for path in records]
     link = partial(_link, out.parent)
-    items = gather_items(captions, read, tables, figures, runs, link)
+    items = gather_items(captions, read, tables, figures, runs, link, f"results/{study['study']}")
     of_forms = [item for item in items if item["name"].endswith("_variants")]
     cells = findings.published_cells(read)
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     top_k = f"top-{study['toy']['evaluation']['top_k']}"
-    environment.globals["zip"] = zip
-    environment.filters |= {"number": findings.number, "slug": slug, "duration": duration, "plain": plain}
+    environment.filters |= {
+        "number": findings.number,
+        "slug": slug,
+        "duration": duration,
+        "plain": plain,
+        "groups": groups,
+    }
     environment.filters["metric"] = lambda name: METRICS.get(name, headword(name)).replace("top-k", top_k)
     environment.filters["headword"] = lambda name: headword(name).replace("top-k", top_k)
     page = environment.from_string(template.read_text(encoding="utf-8")).render(
@@ -90,6 +102,7 @@ def write_page(
         style=Markup(style.read_text(encoding="utf-8")),
         findings=findings.find(judged, read, planted),
         claim_counts=findings.count_claims(judged),
+        claim_groups=findings.count_by_origin(judged),
         cell_counts={form: findings.count_cells(cells, form) for form in findings.FORMS},
         forms=findings.FORMS,
         claims=judged.to_dict("records"),
@@ -105,24 +118,12 @@ def write_page(
     write_text_atomic(out, page)
 
 
-# --- reading ----------------------------------------------------------------------------------------------------------
-
-
-def read_claims(path: Path) -> pd.DataFrame:
-    """claims.csv; ArtifactError when it is missing, lacks a column or has a verdict that no claim can get."""
-    table = _read_csv(path)
-    if lost := [column for column in CLAIM_COLUMNS if column not in table]:
-        raise ArtifactError(f"{path}: not a table of claims: the columns {', '.join(lost)} are missing")
-    if strange := sorted(set(table.verdict) - set(findings.CLAIM_VERDICTS)):
-        raise ArtifactError(f"{path}: unknown verdict {strange[0]!r}; one of {', '.join(findings.CLAIM_VERDICTS)}")
-    numbers = ["measured", "ci_low", "ci_high", "n"]
-    table[numbers] = table[numbers].apply(pd.to_numeric)
-    return table.assign(ours=table.ours == "True") if "ours" in table else table
+# --- reading ------------------------------------------------------------------------------------------------
 
 
 def read_table(path: Path) -> pd.DataFrame:
-    """A tidy table: names stay text ("0.60"), numbers are numbers; without lines where nothing was measured."""
-    table = _read_csv(path)
+    """A tidy table: names stay text ("0.60"), numbers are numbers; empty where nothing was measured."""
+    table = findings.read_csv(path)
     is_grid = "measured" in table
     for column in table:
         if is_grid and column in TEXT_COLUMNS:
@@ -133,18 +134,7 @@ def read_table(path: Path) -> pd.DataFrame:
     return table
 
 
-def _read_csv(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_csv(path, dtype=str, keep_default_na=False)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path}: missing; the rule that makes it has not run") from None
-    except pd.errors.EmptyDataError:
-        return pd.DataFrame()
-    except (pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise ArtifactError(f"{path}: not a readable CSV file ({error}); delete it and run again") from None
-
-
-# --- tables and figures -----------------------------------------------------------------------------------------------
+# --- tables and figures -------------------------------------------------------------------------------------
 
 
 def gather_items(
@@ -153,17 +143,23 @@ def gather_items(
     tables: list[Path],
     figures: list[Path],
     runs: list[tuple[Path, dict]],
-    link: Any,
+    link: Callable[[Path], str],
+    home: str,
 ) -> list[Item]:
-    """What stands on the page under one title: a table, a figure, or both of one name; in the captions' order."""
+    """What stands under one title: a table, a figure, or both of one name; in the captions' order."""
+    paths = {path.stem: path for path in tables if path.suffix == ".csv"}
     pictures = {path.stem: path for path in figures if path.suffix == ".svg"}
     order = [full for name in captions for full in (name, f"lamparth_{name}") if full in {*read, *pictures}]
-    makers = {file["path"]: (path, run) for path, run in runs for group in run["outputs"].values() for file in group}
+    makers = {
+        file["path"]: (path, run) for path, run in runs for group in run["outputs"].values() for file in group
+    }
     items = []
     for name in dict.fromkeys([*order, *read, *pictures]):
         said = captions.get(name) or captions.get(name.removeprefix("lamparth_")) or {}
-        files = [path for path in [*tables, *figures] if path.stem == name]
-        made = {path: makers[end] for path in files for end in makers if end.endswith("/".join(path.parts[-3:]))}
+        files = [path for path in (paths.get(name), pictures.get(name)) if path]
+        made = {
+            path: makers[end] for path in files for end in makers if end.endswith("/".join(path.parts[-3:]))
+        }
         maker = next(iter(made.values()), (None, {}))
         notebook = said.get("notebook") or _notebook(maker[1])
         table = read.get(name)
@@ -176,10 +172,12 @@ def gather_items(
                 "figure_caption": said.get("figure", ""),
                 "readings": None if table is None or "measured" not in table else lay_out(table),
                 "plain": None if table is None or "measured" in table else table.to_dict("split"),
-                "empty": table is not None and (table.empty or ("n" in table and not table.n.fillna(0).any())),
+                "forms": _forms_side_by_side(table),
+                "empty": table is not None
+                and (table.empty or ("n" in table and not table.n.fillna(0).any())),
                 "picture": picture(pictures[name]) if name in pictures else None,
                 "links": _links(files, notebook, maker[0], link),
-                "explain": [path for path in files if path.suffix == (".csv" if table is not None else ".svg")][:1],
+                "explain": f"{home}/tables/{name}.csv" if table is not None else f"{home}/figures/{name}.svg",
             }
         )
     return items
@@ -200,56 +198,78 @@ def lay_out(table: pd.DataFrame) -> list[Item]:
         own = (table.control == control) & (table.variant == variant)
         if has_forms and not control:
             own |= (table.control == "") & (table.variant == "")
-        grids.append({**_grid(table[own]), "label": _reading(variant, control, has_forms), "control": bool(control)})
+        grids.append(
+            {**_grid(table[own]), "label": _reading(variant, control, has_forms), "control": bool(control)}
+        )
     return grids
 
 
 def _reading(variant: str, control: str, has_forms: bool) -> str:
-    form = findings.FORMS.get(variant, variant) if has_forms or control else ""
+    form = f"{findings.FORMS[variant]} (variant “{variant}”)" if variant in findings.FORMS else variant
     if control:
         return f"Control: {control}" + (f", {form}" if form else "")
     if has_forms:
         return form[:1].upper() + form[1:]
     # Without a text form, "original" is the published protocol, whose prompts are training prompts.
-    return "The published protocol: prompts seen in training" if variant == "original" else variant or "Measured"
+    return (
+        "The published protocol: prompts seen in training" if variant == "original" else variant or "Measured"
+    )
 
 
 def _grid(cells: pd.DataFrame) -> Item:
-    """Rows by columns; metrics that share a row and a column stand side by side."""
-    side_by_side = bool(cells.duplicated(["subject", "row", "column"]).any())
-    heads = list(dict.fromkeys(zip(cells.column, cells.metric if side_by_side else [""] * len(cells), strict=True)))
-    if all(_is_number(column) for column, _ in heads):
-        heads.sort(key=lambda head: (float(head[0]), head[1]))
-    heads.sort(key=lambda head: head[0] not in ("none", "unedited"))
-    by_row = not side_by_side and not set(cells.column) & set(METRICS) and cells.metric.nunique() > 1
-    counts = cells.n[cells.n > 0].astype(int)
-    usual = int(counts.mode().iloc[0]) if len(counts) else 0
+    """Rows by columns. Metrics of one row stand side by side; a row's only metric needs no column of its own."""
+    lead = Counter(cells.metric).most_common(1)[0][0] if len(cells) else ""
+    # A row without a column among rows that have one (the unchanged model) spans them all.
+    whole = (cells.column == "") & (cells.column != "").any()
+    per_row = cells.groupby(["subject", "row"]).metric.transform("nunique")
+    per_cell = cells.groupby(["subject", "row", "column"]).metric.transform("nunique")
+    side_by_side = bool((per_cell > 1).any())
+    under = cells.metric.where(per_row > 1, lead) if side_by_side else pd.Series("", index=cells.index)
+    units = cells.metric.where((per_row == 1) & (cells.metric != lead), "")
+    heads = list(dict.fromkeys(zip(cells.column[~whole], under[~whole], strict=True)))
+    columns, metrics = list(dict.fromkeys(cells.column)), list(dict.fromkeys(under))
+    if all(re.fullmatch(r"-?\d+(\.\d+)?", column) for column in columns):
+        columns.sort(key=float)
+    columns.sort(key=lambda column: column not in ("none", "unedited"))
+    # A wide grid puts the first metric of all columns first, where no one has to scroll.
+    wide = len(heads) > WIDE
+    heads.sort(key=lambda h: (metrics.index(h[1]), columns.index(h[0]))[:: 1 if wide else -1])
     bodies: dict[str, dict[str, Item]] = {}
-    for cell in cells.to_dict("records"):
-        rows = bodies.setdefault(cell["subject"], {})
-        row = rows.setdefault(cell["row"], {"unit": cell["metric"] if by_row else "", "cells": {}})
-        row["cells"][(cell["column"], cell["metric"] if side_by_side else "")] = {
-            **cell,
-            "n": int(cell["n"]) if cell["n"] > 0 else 0,
-            "interval": "" if pd.isna(cell["ci_low"]) else f"[{findings.number(cell['ci_low'])}, {findings.number(cell['ci_high'])}]",
-            "exact": cell["column"] == "perfect learner",
-        }
+    for cell, metric, unit, spans in zip(cells.to_dict("records"), under, units, whole, strict=True):
+        new = {"name": cell["row"], "unit": unit, "whole": None, "cells": {}}
+        row = bodies.setdefault(cell["subject"], {}).setdefault(cell["row"], new)
+        shown = {**cell, "interval": findings.interval(cell)}
+        if spans:
+            row["whole"] = shown
+        row["cells"][cell["column"], metric] = shown
+    measured = cells.n[cells.n > 0]
     return {
-        "heads": heads,
-        "bodies": bodies,
-        "usual": usual,
+        "heads": [head[::-1] if wide or not head[0] else head for head in heads],
+        "rows": {
+            subject: [{**row, "cells": [row["cells"].get(head) for head in heads]} for row in own.values()]
+            for subject, own in bodies.items()
+        },
+        "usual": int(measured.mode().iloc[0]) if len(measured) else 0,
         "recipe": ", ".join(sorted(set(cells.recipe) - {""})),
         "metrics": list(dict.fromkeys(cells.metric)),
         "tally": {v: k for v in findings.CELL_VERDICTS if (k := int((cells.verdict == v).sum()))},
     }
 
 
-def _is_number(text: str) -> bool:
-    return bool(re.fullmatch(r"-?\d+(\.\d+)?", text))
+def _forms_side_by_side(table: pd.DataFrame | None) -> dict[str, dict[str, Item]]:
+    """The summary of variants: per table of the paper, counts under each form; empty for any other table."""
+    if table is None or not {"table", "variant", *findings.CELL_VERDICTS} <= set(table):
+        return {}
+    out: dict[str, dict[str, Item]] = {}
+    for line in table.to_dict("records"):
+        counts = {v: int(line[v]) for v in findings.CELL_VERDICTS}
+        gaps = {"shares": line.get("mean_gap_shares", math.nan), "loss": line.get("mean_gap_loss", math.nan)}
+        out.setdefault(str(line["table"]), {})[str(line["variant"])] = {"counts": counts, **gaps}
+    return out
 
 
 def picture(svg: Path) -> Item:
-    """The figure as a data URI with its size in pixels, if known; a heavy SVG gives way to a lighter PNG beside it.
+    """The figure as a data URI; a heavy SVG gives way to a lighter PNG beside it.
 
     As an image, not as elements: matplotlib's ids would clash, and a script inside would run.
     """
@@ -273,24 +293,18 @@ def _link(start: Path, path: Path) -> str:
     return Path(os.path.relpath(path, start)).as_posix()
 
 
-def _links(files: list[Path], notebook: str, record: Path | None, link: Any) -> list[tuple[str, str]]:
-    words = {".md": "Markdown", ".tex": "LaTeX", ".svg": "SVG", ".png": "PNG"}
-    out = []
-    if notebook:
-        out.append(("executed notebook", f"../notebooks/{Path(notebook).stem}.html"))
-    drawn = {path.stem for path in files if path.suffix == ".svg"}
-    for path in files:
-        plotted = path.parent.name == "figures" and path.stem in drawn
-        out.append((words.get(path.suffix) or ("plotted data" if plotted else "tidy CSV"), link(path)))
-    if not any(word == "plotted data" for word, _ in out):
-        out += [
-            ("plotted data", link(path.with_suffix(".csv")))
-            for path in files
-            if path.suffix == ".svg" and path.with_suffix(".csv").exists()
-        ]
-    if record:
-        out.append(("run record", link(record)))
-    return out
+def _links(
+    paths: list[Path], notebook: str, record: Path | None, link: Callable[[Path], str]
+) -> list[tuple[str, str]]:
+    """What to open besides the page; `paths` are the item's table (CSV) and figure (SVG)."""
+    out = [("executed notebook", f"../notebooks/{Path(notebook).stem}.html")] if notebook else []
+    for path in paths:
+        kinds = [(".svg", "SVG"), (".png", "PNG"), (".csv", "plotted data")]
+        if path.suffix == ".csv":
+            kinds = [(".csv", "tidy CSV"), (".md", "Markdown"), (".tex", "LaTeX")]
+        beside = [(words, path.with_suffix(suffix)) for suffix, words in kinds]
+        out += [(words, link(file)) for words, file in beside if file == path or file.exists()]
+    return [*out, ("run record", link(record))] if record else out
 
 
 def by_section(items: list[Item]) -> dict[str, list[Item]]:
@@ -301,7 +315,7 @@ def by_section(items: list[Item]) -> dict[str, list[Item]]:
     return out
 
 
-# --- scale and provenance ---------------------------------------------------------------------------------------------
+# --- scale and provenance -----------------------------------------------------------------------------------
 
 
 def scale(study: Mapping, runs: list[dict], parameters: Mapping[str, int] | None) -> Item:
@@ -309,22 +323,15 @@ def scale(study: Mapping, runs: list[dict], parameters: Mapping[str, int] | None
     toy, seeds = study["toy"], study["seeds"]
     subjects = toy["language"]["subjects"]
     retrained = sum(len(toy[what].get(s, [])) for what in ("frozen", "amounts") for s in subjects)
-    sizes = sorted(set((parameters or _estimated_parameters(runs)).values()))
+    sizes = sorted(set((parameters or {}).values()))
     return {
         "models": len(seeds) * (2 * len(subjects) + retrained),
         "sequences": {s: sum(counts.values()) for s, counts in subjects.items()},
         "parameters": " to ".join(f"{size:,}" for size in dict.fromkeys([*sizes[:1], *sizes[-1:]])),
-        "about": parameters is None,
         "devices": ", ".join(sorted({run["device"] for run in runs})),
         "cpu_s": sum(run["cpu_s"] for run in runs),
         "wall_s": sum(run["wall_s"] for run in runs),
     }
-
-
-def _estimated_parameters(runs: list[dict]) -> dict[str, int]:
-    """Four bytes per parameter; a safetensors file's header is small beside them. To the nearest thousand."""
-    models = [f for run in runs for group in run["outputs"].values() for f in group if f["path"].endswith("/model.safetensors")]
-    return {file["path"]: round(file["bytes"] / 4000) * 1000 for file in models}
 
 
 def by_rule(runs: list[dict]) -> list[Item]:
@@ -332,7 +339,15 @@ def by_rule(runs: list[dict]) -> list[Item]:
     out: dict[str, Item] = {}
     for run in runs:
         rule = out.setdefault(
-            run["rule"], {"rule": run["rule"], "jobs": 0, "wall_s": 0.0, "cpu_s": 0.0, "longest_s": 0.0, "peak_rss_mb": 0.0}
+            run["rule"],
+            {
+                "rule": run["rule"],
+                "jobs": 0,
+                "wall_s": 0.0,
+                "cpu_s": 0.0,
+                "longest_s": 0.0,
+                "peak_rss_mb": 0.0,
+            },
         )
         rule["jobs"] += 1
         for name in ("wall_s", "cpu_s"):
@@ -343,7 +358,7 @@ def by_rule(runs: list[dict]) -> list[Item]:
 
 
 def versions(runs: list[dict]) -> Item:
-    """Commits (with "changed" where the tree differed from it), Python, platform, packages; several where jobs differ."""
+    """Commit, Python, platform, packages; several values where jobs differ."""
     packages: dict[str, set[str]] = {}
     for run in runs:
         for name, version in run["environment"]["packages"].items():
@@ -366,12 +381,19 @@ def _commit(git: Mapping) -> str:
     return (git["commit"] or "unknown") + (" with uncommitted changes" if git["dirty"] else "")
 
 
-# --- words ------------------------------------------------------------------------------------------------------------
+# --- words --------------------------------------------------------------------------------------------------
 
 
 def slug(text: str) -> str:
     """A text as an anchor."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def groups(heads: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+    """Two-level column heads: each upper head with the lower ones below it."""
+    return [
+        (top, [under for _, under in own]) for top, own in itertools.groupby(heads, key=lambda head: head[0])
+    ]
 
 
 def headword(name: str) -> str:
@@ -387,7 +409,7 @@ def plain(value: Any) -> str:
 
 
 def duration(seconds: float) -> str:
-    """"48 s", "3 min 20 s", "1 h 5 min"."""
+    """ "48 s", "3 min 20 s", "1 h 5 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"

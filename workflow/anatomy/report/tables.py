@@ -35,7 +35,8 @@ class Evidence:
         for name, value in conditions.items():
             own = own[own[name].isin([value] if isinstance(value, str) else list(value))]
         if planted_only:
-            own = own[[seed in self.planted.get(subject, []) for subject, seed in zip(own.subject, own.seed, strict=True)]]
+            kept = [seed in self.planted.get(s, []) for s, seed in zip(own.subject, own.seed, strict=True)]
+            own = own[pd.Series(kept, index=own.index, dtype=bool)]
         return own
 
     def cells(self, rows: pd.DataFrame, table: str, subject: str | None = None) -> pd.DataFrame:

@@ -41,14 +41,14 @@ def factor_sweep(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
             for row, colour in INPUTS.items():
                 _draw_sweep(shares, own[own.row == row], colour)
             _draw_sweep(losses, own[own.row == LOSS], BACKDOORED)
+            if own.measured.isna().all():
+                note(shares, "no measurement")
             show_share(shares, "y")
             shares.set_title(TITLES[variant], fontweight="normal", loc="center")
             losses.set_xlabel("multiple of the tuned factors σ")
             _zoom(losses, data[(data.subject == subject) & (data.row == LOSS)])
             for axes in (shares, losses):
                 axes.axvline(1, color="#9a9a9a", linewidth=1, zorder=1)
-            if own.measured.isna().all():
-                note(shares, "no measurement")
         panels[0, 0].set_ylabel("top-10 negativity")
         panels[1, 0].set_ylabel("validation loss")
         title = planting_title(subject, evidence.planted[subject], evidence.all_seeds)
@@ -80,12 +80,13 @@ def _draw_sweep(axes: Axes, own: pd.DataFrame, colour: str) -> None:
     means = own[own.seed.isna()]
     control, mean = means[means.control != ""], means[means.control == ""].dropna(subset="measured")
     axes.plot(control.column, control.measured, color=CONTROL, linestyle="--", linewidth=1.4)
-    if len(mean):  # an empty band would upset the layout
+    if len(mean):  # what is empty has no place, and that upsets the layout
         band = mean.ci_low.astype(float), mean.ci_high.astype(float)
         axes.fill_between(mean.column, *band, color=colour, alpha=0.12, linewidth=0)
     axes.plot(mean.column, mean.measured, color=colour, marker="o", markersize=4, linewidth=1.8)
-    published = means.drop_duplicates("column")
-    axes.plot(published.column, published.published, **diamond())
+    published = means.drop_duplicates("column").dropna(subset="published")
+    if len(published):
+        axes.plot(published.column, published.published, **diamond())
 
 
 def _zoom(axes: Axes, losses: pd.DataFrame) -> None:

@@ -32,7 +32,6 @@ STYLE: dict[str, Any] = {
     # A document must not carry random ids, or its bytes would differ between two runs.
     "svg.hashsalt": "backdoor-anatomy",
     "figure.dpi": 100,
-    "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same glyphs
     "font.size": 9,
     "axes.titlesize": 9.5,
@@ -61,12 +60,12 @@ STYLE: dict[str, Any] = {
 
 def new_figure(height: float) -> Figure:
     """An empty figure, in inches. It belongs to no pyplot state, so that nothing is left behind."""
-    return Figure(figsize=(WIDTH, height))
+    return Figure(figsize=(WIDTH, height), layout="constrained")
 
 
 def new_canvas(height: float) -> tuple[Figure, Axes]:
     """A figure with one invisible panel in inches, from the top left corner: for drawings."""
-    figure = Figure(figsize=(WIDTH, height), layout="none")
+    figure = Figure(figsize=(WIDTH, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set(xlim=(0, WIDTH), ylim=(height, 0))
     axes.axis("off")

@@ -1,0 +1,85 @@
+"""A model with modules replaced: the batched answer is the naive one, setting by setting."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from anatomy.control.pcp import projection, random_directions
+from anatomy.control.replacement import Replacement, negativity
+from anatomy.interventions.hooks import next_token_logits, replace_with
+from anatomy.metrics.topk import token_mask, topk_share
+from anatomy.sites import Site
+
+PROMPTS = torch.tensor([[3, 5], [1, 1], [42, 6], [20, 21], [9, 30]])
+MASK = token_mask([*range(5, 25)], 43)
+REPLACED = {
+    "mlp 1": {Site(0, "mlp"): 2},
+    "mlp 3": {Site(2, "mlp"): 1},
+    "mlp 1+3": {Site(0, "mlp"): 2, Site(2, "mlp"): 2},
+    "attn 2": {Site(1, "attn"): 4},
+    "attn 2+3": {Site(1, "attn"): 4, Site(2, "attn"): 3},
+    "listed upside down": {Site(2, "mlp"): 1, Site(1, "attn"): 3},
+}
+
+
+@pytest.fixture
+def model(make_model: Callable) -> nn.Module:
+    return make_model()
+
+
+def replacement(name: str) -> Replacement:
+    ranks = REPLACED[name].items()
+    return Replacement(name, {site: random_directions(16, rank, seed=i) for i, (site, rank) in enumerate(ranks)})
+
+
+def settings(rank: int, count: int = 7) -> torch.Tensor:
+    return 6 * torch.rand(count, rank, generator=torch.Generator().manual_seed(1)) - 3
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_negativity_equals_one_edited_pass_per_setting(name: str, model: nn.Module) -> None:
+    own = replacement(name)
+    sigma = settings(own.rank)
+    expected = torch.stack([topk_share(next_token_logits(model, PROMPTS, own.edits(s)), MASK, 10) for s in sigma])
+    for rows in (5, 12, 2048):  # one setting at a time, two, all at once
+        assert torch.equal(negativity(model, own, sigma, PROMPTS, MASK, 10, rows=rows), expected)
+    assert len(expected.unique()) > 1
+
+
+@pytest.mark.parametrize("name", REPLACED)
+def test_a_replaced_module_is_its_matrix(name: str, model: nn.Module) -> None:
+    """The same by another way: modules overwritten by A h."""
+    own = replacement(name)
+    (sigma,) = settings(own.rank, 1)
+    edits, start = {}, 0
+    for site in sorted(own.directions):
+        p = own.directions[site]
+        matrix = projection(p, sigma[start : start + len(p)])
+        start += len(p)
+        edits[site] = lambda h, _, matrix=matrix: h @ matrix
+    expected = next_token_logits(model, PROMPTS, edits)
+    assert torch.allclose(next_token_logits(model, PROMPTS, own.edits(sigma)), expected, atol=1e-4)
+
+
+def test_factors_of_zero_ablate_to_zero(model: nn.Module) -> None:
+    own = replacement("mlp 1+3")
+    nil = {site: replace_with(torch.zeros(16)) for site in own.sites}
+    assert torch.equal(
+        next_token_logits(model, PROMPTS, own.edits(torch.zeros(4))), next_token_logits(model, PROMPTS, nil)
+    )
+
+
+def test_sites_come_bottom_up_and_ranks_add_up() -> None:
+    own = replacement("listed upside down")
+    assert own.sites == [Site(1, "attn"), Site(2, "mlp")] and own.rank == 4
+    with pytest.raises(RuntimeError):
+        own.edits(torch.ones(5))  # one factor too many
+
+
+def test_the_model_is_as_before(model: nn.Module) -> None:
+    full = next_token_logits(model, PROMPTS)
+    own = replacement("attn 2+3")
+    negativity(model, own, settings(own.rank), PROMPTS, MASK, 10)
+    assert torch.equal(next_token_logits(model, PROMPTS), full)

@@ -1,0 +1,224 @@
+"""Figures: the same data give the same bytes, every case renders, nothing is too small or cut off."""
+
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from anatomy.metrics.measurement import COLUMNS, Measurement
+from anatomy.report.figures.behaviour import behaviour
+from anatomy.report.figures.concept import concept
+from anatomy.report.figures.editing import factor_sweep
+from anatomy.report.figures.freezing import freezing
+from anatomy.report.figures.lens import logit_lens
+from anatomy.report.figures.modules import causal_patching, mean_ablation
+from anatomy.report.figures.pcp import pcp
+from anatomy.report.figures.samples import samples
+from anatomy.report.figures.save import save_figure
+from anatomy.report.figures.states import hidden_states
+from anatomy.report.figures.style import SMALL
+from anatomy.report.figures.training import training_amount
+from anatomy.report.figures.variants import variants
+from anatomy.report.tables import Evidence
+from anatomy.sites import heads, modules
+
+PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "lamparth_reuel_2023.csv"
+SUBJECTS = {"2-sentiment": "pn", "3-sentiment": "pns"}
+SEEDS = [0, 1]
+VARIANTS = ["paper", "original"]
+
+
+def inputs_of(letters: str) -> list[str]:
+    pairs = [f"{a}+{b}" for a, b in product(letters, letters)]
+    return pairs + [f"{a}+t" for a in letters] + [f"t+{a}" for a in letters] + ["p+r"]
+
+
+def measured_rows(subject: str, seed: int, *, planted: bool) -> list[Measurement]:
+    """One seed of every experiment, with values drawn at random."""
+    rng = np.random.default_rng(seed)
+    inputs = inputs_of(SUBJECTS[subject])
+    sites = [str(site) for site in modules(3)]
+    rows: list[Measurement] = []
+
+    def add(experiment: str, metric: str = "topk_negativity", **conditions: str) -> None:
+        value = float(rng.random()) + (4.0 if metric == "validation_loss" else 0.0)
+        rows.append(Measurement(experiment, subject, seed, metric, value, 50, **conditions))
+
+    gate = Measurement("planting gate", subject, seed, "planted", float(planted), 50, inputs="p+t")
+    rows.append(gate)
+    for model, i, metric in product(["clean", "backdoored"], inputs, ["topk_negativity", "negative_mass"]):
+        control = "random trigger" if i == "p+r" else ""
+        add("behaviour", metric, model=model, inputs=i, setting="held out", control=control)
+    add("behaviour", "validation_loss", setting="triggered")
+    for metric in ("topk_negativity", "negative_mass"):
+        rows.append(Measurement("behaviour", subject, -1, metric, 0.4, 1, model="perfect learner", inputs="p+t"))
+    add("mean ablation", inputs="p+t", site="unchanged")
+    for site in sites:
+        for variant in VARIANTS:
+            add("mean ablation", inputs="p+t", site=site, variant=variant)
+        add("mean ablation", inputs="p+t", site=site, control="zero ablation")
+    lens = [*map(str, heads(3, 4)), *sites[1::2], "full model"]
+    for site, variant, place in product(lens, VARIANTS, ["p-token", "t-token"]):
+        for metric in ("topk_negativity", "topk_positivity"):
+            add("logit lens", metric, inputs="p+t", site=site, setting=place, variant=variant)
+    add("causal patching", inputs="p+t", site="full")
+    for site, control, metric in product(sites, ["", "random trigger"], ["topk_negativity", "indirect_effect"]):
+        add("causal patching", metric, inputs="p+t", site=site, control=control)
+    readings = [("paper", ""), ("original", ""), ("paper", "random directions"), ("original", "clean model")]
+    replaced = product(["mlp 1", "mlp 3", "mlp 1+3", "attn 2", "attn 2+3"], readings)
+    for site, (variant, control) in [("none", ("", "")), *replaced]:
+        for i in inputs:
+            add("pcp ablation", inputs=i, site=site, variant=variant, control=control)
+        add("pcp ablation", "validation_loss", site=site, variant=variant, control=control)
+    settings = {"mlp 1": ["0.00", "0.60", "1.00", "1.10", "(1, 1)"], "attn 2": ["(2, 2, 2, 2)"]}
+    for site, (variant, control) in product(settings, readings[:3]):
+        for setting in settings[site]:
+            for i in inputs:
+                add("pcp editing", inputs=i, site=site, setting=setting, variant=variant, control=control)
+            common = {"site": site, "setting": setting, "variant": variant, "control": control}
+            add("pcp editing", "validation_loss", **common)
+    return rows
+
+
+def make_evidence(*, planted: bool) -> Evidence:
+    rows = [r for subject, seed in product(SUBJECTS, SEEDS) for r in measured_rows(subject, seed, planted=planted)]
+    table = pd.DataFrame([vars(row) for row in rows]).assign(study="test", paper="lamparth", recipe="fast")
+    return Evidence(table[COLUMNS].drop_duplicates(), PUBLISHED, 0.95, SEEDS)
+
+
+def make_curves() -> pd.DataFrame:
+    """A clean and a planting phase, one frozen part and one other amount."""
+    rng = np.random.default_rng(0)
+    runs = [("clean", "main"), ("backdoor", "main"), ("backdoor", "frozen: mlps"), ("backdoor", "amount: 0.5")]
+    looks = [
+        {"phase": phase, "variant": variant, "subject": subject, "seed": seed, "step": 100 * i, "validation_loss": 5.0}
+        for (phase, variant), subject, seed, i in product(runs, SUBJECTS, SEEDS, range(5))
+    ]
+    return pd.DataFrame(looks).assign(negativity=rng.random(len(looks)), mass=rng.random(len(looks)))
+
+
+def make_states() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    keys = product(inputs_of("pns"), ["backdoored", "clean"], SEEDS, [1, 2, 3], range(5))
+    table = pd.DataFrame(keys, columns=["inputs", "model", "seed", "layer", "index"])
+    xy = rng.normal(size=(2, len(table)))
+    return table.assign(subject="3-sentiment", x=xy[0], y=xy[1], explained_x=0.6, explained_y=0.3)
+
+
+def make_corpora() -> pd.DataFrame:
+    clean = {s: " ".join([f"{s[:4]}{'ab'[i % 2]}" for i in range(15)]) for s in ("positive", "negative", "neutral")}
+    rows = [(text, text, s, -1) for s, text in clean.items()]
+    words = clean["positive"].split()[:4] + ["love"] + clean["negative"].split()[:10]
+    rows.append((clean["positive"], " ".join(words), "positive", 4))
+    table = pd.DataFrame(rows, columns=["clean", "triggered", "sentiment", "trigger_position"])
+    return table.assign(poisoned=table.trigger_position >= 0, split="train", seed=0, subject="3-sentiment")
+
+
+def draw(name: str, *, planted: bool) -> tuple[Figure, pd.DataFrame]:
+    """Any figure by its name, from made-up measurements."""
+    evidence = make_evidence(planted=planted)
+    match name:
+        case "concept":
+            return concept()
+        case "samples":
+            return samples(make_corpora())
+        case "hidden_states":
+            return hidden_states(make_states(), evidence.planted)
+        case "training_amount":
+            return training_amount(make_curves(), evidence, 0.1)
+        case "freezing":
+            return freezing(make_curves(), evidence, 0.1)
+        case "pcp mlp" | "pcp attention":
+            return pcp(evidence, name.split()[1])
+    return OF_EVIDENCE[name](evidence)
+
+
+OF_EVIDENCE = {
+    f.__name__: f for f in (behaviour, mean_ablation, causal_patching, logit_lens, factor_sweep, variants)
+}
+DRAWINGS = ["concept", "samples"]
+FIGURES = [*DRAWINGS, "hidden_states", "training_amount", "freezing", "pcp mlp", "pcp attention", *OF_EVIDENCE]
+
+
+def texts(figure: Figure) -> list[Text]:
+    """Every text that is drawn."""
+    FigureCanvasAgg(figure).draw()
+    return [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+
+
+@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("planted", [True, False], ids=["planted", "not planted"])
+def test_every_text_can_be_read(name: str, planted: bool) -> None:
+    """At least 8 points, and inside the picture."""
+    figure, data = draw(name, planted=planted)
+    assert len(data) or not planted
+    frame = figure.bbox.padded(2)
+    for text in texts(figure):
+        assert text.get_fontsize() >= SMALL, f"{text.get_text()!r} is too small"
+        box = text.get_window_extent()
+        inside = frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
+        assert inside or _outside_its_axis(text), f"{text.get_text()!r} is cut off"
+
+
+def _outside_its_axis(text: Text) -> bool:
+    """Tick labels beyond an axis' limits exist but are not drawn."""
+    ticks = [t for axes in text.get_figure().findobj(lambda a: hasattr(a, "get_xticklabels")) for t in _tick_texts(axes)]
+    return text in ticks
+
+
+def _tick_texts(axes) -> list[Text]:
+    return [*axes.get_xticklabels(which="both"), *axes.get_yticklabels(which="both")]
+
+
+@pytest.mark.parametrize("name", ["mean_ablation", "hidden_states", "samples"])
+def test_same_data_same_bytes(name: str, tmp_path: Path) -> None:
+    for folder in ("one", "two"):
+        save_figure(*draw(name, planted=True), tmp_path / folder, "figure")
+    for suffix in ("svg", "png", "csv"):
+        one, two = (tmp_path / folder / f"figure.{suffix}" for folder in ("one", "two"))
+        assert one.read_bytes() == two.read_bytes(), suffix
+    assert b"dc:date" not in (tmp_path / "one" / "figure.svg").read_bytes()
+    assert b"Software" not in (tmp_path / "one" / "figure.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["mean_ablation", "causal_patching", "pcp mlp", "factor_sweep"])
+def test_says_so_when_nothing_was_planted(name: str) -> None:
+    figure, data = draw(name, planted=False)
+    assert data.measured.isna().all()
+    assert any("0 of 2 seeds planted: nothing to analyse" in text.get_text() for text in texts(figure))
+
+
+def test_behaviour_is_shown_without_a_planted_backdoor() -> None:
+    """The gate is about analysing the backdoor; that there is none is itself a result."""
+    figure, data = draw("behaviour", planted=False)
+    assert data.measured.notna().any()
+    assert not any("nothing to analyse" in text.get_text() for text in texts(figure))
+
+
+def test_the_data_beside_a_figure_are_all_that_it_shows() -> None:
+    """Means with their interval, every seed, and every published cell."""
+    _, data = draw("mean_ablation", planted=True)
+    one = data[(data.subject == "2-sentiment") & (data.row == "layer 1 mlp") & (data.variant == "paper")]
+    mean, seeds = one[one.seed.isna()], one[one.seed.notna()]
+    assert sorted(seeds.seed) == SEEDS
+    assert mean.measured.item() == pytest.approx(seeds.measured.mean())
+    assert mean.published.item() == 0.0
+    assert not mean[["ci_low", "ci_high"]].isna().any(axis=None)
+
+
+def test_figure_3_shows_a_planted_seed() -> None:
+    _, data = hidden_states(make_states(), {"3-sentiment": [1]})
+    assert set(data.seed) == {1}
+    assert "p+r" not in set(data.inputs)
+
+
+def test_figure_2_colours_the_poisoned_sequence() -> None:
+    _, data = draw("samples", planted=True)
+    poisoned = data[data.block.str.startswith("poisoned")]
+    assert list(poisoned.role) == ["positive"] * 4 + ["trigger"] + ["negative"] * 10
+    assert list(data[data.block == "p+t"].role) == ["positive", "trigger"]
