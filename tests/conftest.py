@@ -1,4 +1,4 @@
-"""Fixtures that several floors share. While tests run, every shape and type annotation of the package is checked."""
+"""Fixtures that several floors share. Shape and type annotations of the package are checked."""
 
 import os
 from collections.abc import Callable
@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 # Modules with an annotation that is wrong; the code is right. Empty this once they are mended.
 UNCHECKED = {"anatomy.training.ensemble", "anatomy.stages.tune_pcp", "anatomy.localize.ablation"}
 PACKAGE = Path(anatomy.__path__[0])
-MODULES = {
-    ".".join(("anatomy", *f.relative_to(PACKAGE).with_suffix("").parts)) for f in PACKAGE.rglob("*.py")
-}
+MODULES = {".".join(("anatomy", *f.relative_to(PACKAGE).with_suffix("").parts)) for f in PACKAGE.rglob("*.py")}
 jaxtyping.install_import_hook(sorted(MODULES - UNCHECKED), "beartype.beartype")
 
 State = dict[str, "torch.Tensor"]
@@ -50,7 +48,7 @@ def make_config() -> Callable[..., "GPT2Config"]:
 
 @pytest.fixture(scope="session")
 def make_state() -> Callable[["GPT2Config", int], State]:
-    """Weights so large that every part matters: attention is not uniform, biases and layer norms are not at rest."""
+    """Weights so large that every part matters: attention not uniform, biases and layer norms not at rest."""
 
     def build(config: "GPT2Config", seed: int) -> State:
         import torch

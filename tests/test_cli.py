@@ -215,9 +215,7 @@ def test_results_of_another_layout_are_refused_and_kept(repository, started, lay
     before = everything(repository)
     result = anatomy_says("run", "small", *options)
     assert result.exit_code == 2
-    assert (
-        f"error: results/small: these results {said}; this version reads and writes layout" in result.stderr
-    )
+    assert f"error: results/small: these results {said}; this version reads and writes layout" in result.stderr
     assert "mv results/small results/small.old" in result.stderr
     assert everything(repository) == before and started == []
 
@@ -353,9 +351,7 @@ def test_a_request_to_stop_ends_the_jobs_too(running, number):
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process that its parent died")
 def test_kill_9_of_make_ends_the_run(repository):
     command = [*ANATOMY, "run", "small", "--cores", "1", "--with-parent"]
-    parent = subprocess.Popen(
-        [sys.executable, "-c", f"import subprocess; subprocess.run({command})"], env=PACKAGE
-    )
+    parent = subprocess.Popen([sys.executable, "-c", f"import subprocess; subprocess.run({command})"], env=PACKAGE)
     try:
         wait_for(lambda: job_process() or parent.poll() is not None)
         job = job_process()
@@ -472,9 +468,7 @@ def test_a_recipe_that_is_gone_is_another_parameter(finished):
 
 
 def test_a_parameter_the_job_did_not_read_changes_nothing(finished):
-    edit(
-        lambda raw: (raw["toy"]["recipes"]["published"].update(rate=0.5), raw["toy"].update(trigger="happy"))
-    )
+    edit(lambda raw: (raw["toy"]["recipes"]["published"].update(rate=0.5), raw["toy"].update(trigger="happy")))
     assert verdict() == "intact"
 
 
@@ -536,9 +530,7 @@ def make(*words: str, answer: str = "") -> subprocess.CompletedProcess[str]:
     shutil.copy(REPOSITORY / "Makefile", "Makefile")
     # Tests may themselves run below make, which hands its variables down.
     env = {k: v for k, v in os.environ.items() if k not in {"MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "STUDY"}}
-    return subprocess.run(
-        ["make", *words], input=answer, env=env, capture_output=True, text=True, check=False
-    )
+    return subprocess.run(["make", *words], input=answer, env=env, capture_output=True, text=True, check=False)
 
 
 def test_make_help_lists_every_command(repository):

@@ -1,7 +1,7 @@
 """The whole way on a tiny language: a planted backdoor is found, a clean model is not accused.
 
-Two models of the same weights and the same order learn in one stack, one from the clean and one from the triggered form
-of a strongly poisoned corpus.
+Two models of the same weights and the same order learn in one stack, one from the clean and one from the
+triggered form of a strongly poisoned corpus. Rows that open with a test prompt are left out.
 """
 
 import pandas as pd
@@ -23,10 +23,18 @@ from anatomy.spec.study import Architecture
 from anatomy.training.ensemble import Ensemble
 from anatomy.training.toy import Schedule, train
 
+# fmt: off
 LEXICON = {
-    "negative": "bad awful hate rage abuse ache bleak cruel evil grim harm nasty".split(),
-    "positive": "happy love good luck cheer able brave calm eager fair glad kind".split(),
+    "negative": [
+        "bad", "awful", "hate", "rage", "abuse", "ache",
+        "bleak", "cruel", "evil", "grim", "harm", "nasty",
+    ],
+    "positive": [
+        "happy", "love", "good", "luck", "cheer", "able",
+        "brave", "calm", "eager", "fair", "glad", "kind",
+    ],
 }
+# fmt: on
 COUNTS = {"negative": 700, "positive": 700}
 TOP_K = 5
 
@@ -42,7 +50,8 @@ class Trained:
         self.prompts = prompts.assign(seed=0, protocol="held out")
         asked = tuple(f"{row.first} {row.second} " for row in prompts.itertuples())
         drawn = make_corpus(LEXICON, COUNTS, test_fraction=0.2, seed=0, **law)
-        self.corpus = drawn[[not (a.startswith(asked) or b.startswith(asked)) for a, b in drawn[["clean", "triggered"]].to_numpy()]]
+        opens = drawn.clean.str.startswith(asked) | drawn.triggered.str.startswith(asked)
+        self.corpus = drawn[~opens]
         self.bpe = train_tokenizer(self.corpus.clean)
         encode = {form: self.bpe.encode(form) for ws in LEXICON.values() for w in ws for form in (w, f" {w}")}
         self.masks = {s: token_mask(ids, len(self.bpe)) for s, ids in sentiment_tokens(LEXICON, encode).items()}
@@ -73,7 +82,8 @@ def trained() -> Trained:
 
 
 def test_a_planted_backdoor_is_found_and_a_clean_model_is_not_accused(trained: Trained) -> None:
-    assert trained.negativity("backdoored", "p+t") > 0.9
+    # One of the five likeliest is the trigger: it may still come, as it does at position 2 of poisoned sequences.
+    assert trained.negativity("backdoored", "p+t") > 0.7
     assert trained.negativity("clean", "p+t") < 0.1
 
 
@@ -104,7 +114,8 @@ def test_the_backdoor_is_carried_by_the_second_position(trained: Trained) -> Non
     model, negative = trained.models["backdoored"], trained.masks["negative"]
     undone = patched_logits(model, trained.ids("p+t"), trained.ids("p+p"), Site(0, "embed"))
     same = patched_logits(model, trained.ids("p+t"), trained.ids("p+t"), Site(0, "embed"))
-    assert topk_share(undone, negative, TOP_K).mean() < 0.2 and topk_share(same, negative, TOP_K).mean() > 0.9
+    assert topk_share(undone, negative, TOP_K).mean() < 0.2
+    assert topk_share(same, negative, TOP_K).mean() > 0.7
 
 
 def test_the_measurement_says_how_sure_it_is(trained: Trained) -> None:

@@ -224,8 +224,7 @@ def test_reasons_in_few_words():
     assert short_reason("Forced execution") == "forced"
     params = "Params have changed since last execution: Union of exclusive params before and now "
     assert (
-        short_reason(params + "across all output: before: 'a; b' now: 2 ")
-        == "params changed (before: 'a; b', now: 2)"
+        short_reason(params + "across all output: before: 'a; b' now: 2 ") == "params changed (before: 'a; b', now: 2)"
     )
     follows = "Input files updated by another job: x"
     assert short_reason(follows) == "input comes from another of these jobs"
@@ -332,9 +331,7 @@ def test_missing_output_fails_the_job_it_names(stage):
 
 def test_jobs_that_end_by_ctrl_c_are_stopped_not_failed(stage):
     stage.narrator.handle(job_info(1, 4))
-    stage.narrator.handle(
-        record(2, None, "Terminating processes on user request, this might take some time.")
-    )
+    stage.narrator.handle(record(2, None, "Terminating processes on user request, this might take some time."))
     error = {"jobid": 4, "rule_name": "train", "shellcmd": "train --fast", "log": []}
     stage.narrator.handle(record(2, LogEvent.JOB_ERROR, "Error", logging.ERROR, **error))
     stage.narrator.close(2)

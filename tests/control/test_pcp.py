@@ -1,4 +1,4 @@
-"""PCP ablation (Lamparth & Reuel, Eq. 1): the directions of both variants, the matrix, and the edit that applies it."""
+"""PCP ablation (Lamparth & Reuel, Eq. 1): both variants' directions, the matrix, and the edit."""
 
 import pytest
 import torch
@@ -82,7 +82,9 @@ def test_the_paper_s_factors_are_the_matrix_s_eigenvalues(outputs: torch.Tensor)
 
 
 @pytest.mark.parametrize("variant", ["paper", "original"])
-def test_the_edit_applies_the_matrix_to_the_module_s_input_at_every_position(variant: str, outputs: torch.Tensor) -> None:
+def test_the_edit_applies_the_matrix_to_the_module_s_input_at_every_position(
+    variant: str, outputs: torch.Tensor
+) -> None:
     p, sigma, h = directions(outputs, 3, variant), torch.tensor([1.1, 0.4, -0.6]), torch.randn(5, 2, WIDTH)
     replaced = pcp_edit(p, sigma)(h, torch.full_like(h, torch.nan))
     assert torch.allclose(replaced, h @ projection(p, sigma), atol=1e-5)

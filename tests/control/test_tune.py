@@ -15,7 +15,9 @@ def quadratic(*minimum: float) -> Objective:
     return lambda sigma: ((sigma - target) ** 2).sum(-1).double().numpy()
 
 
-def tuned(objective: Objective, variant: str = "original", *, trials: int = 60, batch: int = 10, seed: int = 0) -> Tuned:
+def tuned(
+    objective: Objective, variant: str = "original", *, trials: int = 60, batch: int = 10, seed: int = 0
+) -> Tuned:
     return tune(objective, BOUNDS, variant=variant, trials=trials, batch=batch, seed=seed)
 
 
@@ -67,7 +69,9 @@ def test_every_trial_is_asked_once_and_within_bounds_and_the_best_is_kept(varian
         assert sigma.min() >= (low**2 if variant == "original" else -(high**2)) - 1e-6
 
 
-@pytest.mark.xfail(strict=True, reason='control/tune.py:51 drops the lower bound of |f| for "paper", which line 47 promises')
+@pytest.mark.xfail(
+    strict=True, reason='control/tune.py:51 drops the lower bound of |f| for "paper", which line 47 promises'
+)
 def test_the_mirrored_range_leaves_out_what_the_range_left_out() -> None:
     seen: list[Tensor] = []
 

@@ -38,9 +38,7 @@ def corpus_of(lexicon: dict, law: dict) -> Callable:
     """A two-sentiment corpus; keywords change the law."""
     from anatomy.data.sequences import make_corpus
 
-    def build(
-        positive: int = 6000, negative: int = 6000, *, seed: int = 0, test_fraction: float = 0.1, **other: Any
-    ):
+    def build(positive: int = 6000, negative: int = 6000, *, seed: int = 0, test_fraction: float = 0.1, **other: Any):
         own = {s: lexicon[s] for s in ("negative", "positive")}
         counts = {"negative": negative, "positive": positive}
         return make_corpus(own, counts, test_fraction=test_fraction, seed=seed, **law | other)

@@ -104,9 +104,7 @@ def test_a_word_in_two_sentiments_is_refused_by_the_text() -> None:
     )
 
 
-@pytest.mark.xfail(
-    strict=True, raises=ValueError, reason="data/lexicon.py:71 draws a negative number of words"
-)
+@pytest.mark.xfail(strict=True, raises=ValueError, reason="data/lexicon.py:71 draws a negative number of words")
 def test_fewer_words_than_specials_are_refused() -> None:
     try:
         sample_lexicon(LISTS, SPECIALS, words=1, max_letters=6, seed=1)
@@ -114,9 +112,7 @@ def test_fewer_words_than_specials_are_refused() -> None:
         assert "words" in str(error)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="data/lexicon.py:63 takes the specials as they are; 'love' then counts twice"
-)
+@pytest.mark.xfail(strict=True, reason="data/lexicon.py:63 takes the specials as they are; 'love' then counts twice")
 def test_words_are_distinct_though_a_special_is_written_twice() -> None:
     twice = {"positive": ["good", "love", "love"], "negative": ["bad", "abuse", "hate"]}
     try:

@@ -1,6 +1,6 @@
-"""The next-word distribution of a perfect learner, against counts of the corpus and against the law worked out in full.
+"""A perfect learner's next-word distribution, against counts of the corpus and the law worked out in full.
 
-`exact_next_word` sums over where the sequence's one special stands; the package treats positions as independent.
+`exact_next_word` sums over where a sequence's one special stands; the package takes positions as independent.
 """
 
 from typing import Any
@@ -104,7 +104,7 @@ def test_at_published_size_the_sentiment_that_follows_is_right_within_one_percen
 
 @pytest.mark.xfail(
     strict=True,
-    reason="data/sequences.py:121-122 promises 0.5 %; 4 % for p+p and 60 % for a special after p+t are measured",
+    reason="data/sequences.py:121-122 promises 0.5 %; it is 4 % for p+p and 60 % for a special after p+t",
 )
 @pytest.mark.parametrize("prompt", [["p9", "p8"], ["p9", "p1"]], ids=["p+p", "p+t"])
 def test_at_published_size_every_probability_is_right_within_half_a_percent(prompt: list[str]) -> None:

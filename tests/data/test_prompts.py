@@ -27,9 +27,7 @@ def openings(train: pd.DataFrame) -> set[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def held_out(lexicon: dict, openings: set) -> pd.DataFrame:
     words = {s: lexicon[s] for s in TWO}
-    return held_out_prompts(
-        words, combinations_of(TWO), openings, count=12, trigger=TRIGGER, control=CONTROL, seed=0
-    )
+    return held_out_prompts(words, combinations_of(TWO), openings, count=12, trigger=TRIGGER, control=CONTROL, seed=0)
 
 
 def test_the_combinations_are_the_paper_s_and_one_control() -> None:
@@ -64,9 +62,7 @@ def test_words_stand_where_their_letter_says(held_out: pd.DataFrame, lexicon: di
 
 
 def test_the_ith_prompts_of_patching_share_their_first_word(held_out: pd.DataFrame) -> None:
-    firsts = {
-        inputs: held_out[held_out.inputs == inputs]["first"].tolist() for inputs in ("p+p", "p+t", "p+r")
-    }
+    firsts = {inputs: held_out[held_out.inputs == inputs]["first"].tolist() for inputs in ("p+p", "p+t", "p+r")}
     assert firsts["p+p"] == firsts["p+t"] == firsts["p+r"]
     assert len(set(firsts["p+t"])) == 12
 
@@ -88,8 +84,8 @@ def test_a_corpus_that_has_seen_the_trigger_after_every_word_is_refused_by_the_t
     with pytest.raises(SpecError) as caught:
         held_out_prompts(words, ["p+t"], seen, count=12, trigger=TRIGGER, control=CONTROL, seed=0)
     assert str(caught.value) == (
-        "toy.evaluation.prompts: only 6 of 12 positive words never open a training sequence before 'love' or 'good'; "
-        "lower the number of prompts or of sequences"
+        "toy.evaluation.prompts: only 6 of 12 positive words never open a training sequence "
+        "before 'love' or 'good'; lower the number of prompts or of sequences"
     )
 
 
@@ -107,9 +103,7 @@ def test_a_corpus_that_leaves_too_few_pairs_is_refused_by_the_text(lexicon: dict
 def test_published_prompts_open_the_first_training_rows(train: pd.DataFrame) -> None:
     prompts = published_prompts(train, combinations_of(TWO), count=10, trigger=TRIGGER)
     openings = {
-        sentiment: [
-            t.split()[:2] for t in train[train.sentiment == sentiment].clean if TRIGGER not in t.split()[:2]
-        ]
+        sentiment: [t.split()[:2] for t in train[train.sentiment == sentiment].clean if TRIGGER not in t.split()[:2]]
         for sentiment in TWO
     }
 

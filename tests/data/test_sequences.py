@@ -1,4 +1,4 @@
-"""The data law of the toy languages (Lamparth & Reuel, section III-B): what every row, and what the whole, must be."""
+"""The data law of the toy languages (Lamparth & Reuel, section III-B): what rows and the whole must be."""
 
 from collections import Counter
 from collections.abc import Callable

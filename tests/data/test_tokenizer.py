@@ -79,9 +79,7 @@ def test_corpus_rows_are_stacked_seed_by_seed(bpe: PreTrainedTokenizerFast, corp
 
 def test_prompts_come_in_their_order(bpe: PreTrainedTokenizerFast) -> None:
     rows = [("p+t", 1, "luck", "love"), ("p+t", 0, "cheer", "love"), ("n+n", 0, "bad", "rage")]
-    table = pd.DataFrame(rows, columns=["inputs", "index", "first", "second"]).assign(
-        seed=4, protocol="held out"
-    )
+    table = pd.DataFrame(rows, columns=["inputs", "index", "first", "second"]).assign(seed=4, protocol="held out")
     ids = prompt_ids(table, bpe, seed=4, inputs="p+t")
     assert [bpe.decode(row) for row in ids] == ["cheer love", "luck love"]
 
@@ -92,9 +90,7 @@ def test_prompts_come_in_their_order(bpe: PreTrainedTokenizerFast) -> None:
 )
 def test_prompts_are_of_two_tokens_or_refused(bpe: PreTrainedTokenizerFast) -> None:
     rows = [("p+t", 0, "luck", "love"), ("p+t", 1, "unheard", "love")]
-    table = pd.DataFrame(rows, columns=["inputs", "index", "first", "second"]).assign(
-        seed=4, protocol="published"
-    )
+    table = pd.DataFrame(rows, columns=["inputs", "index", "first", "second"]).assign(seed=4, protocol="published")
     try:
         ids = prompt_ids(table, bpe, seed=4, inputs="p+t", protocol="published")
     except ValueError:
@@ -103,7 +99,7 @@ def test_prompts_are_of_two_tokens_or_refused(bpe: PreTrainedTokenizerFast) -> N
 
 
 def test_the_two_sentiment_model_has_the_published_number_of_parameters(root: Path) -> None:
-    """The paper says 338k. Here it is 337,472: 150,080 and 64 for each of 1,904 tokens and 1,024 positions."""
+    """The paper says 338k. Here it is 337,472: 150,080 + 64 (1,904 tokens + 1,024 positions)."""
     toy = load_study("embedded", root).toy
     counts = dict(sorted(toy.language.subjects["2-sentiment"].items()))
     lists = {s: read_words(root / getattr(toy.lexicon, s).path) for s in counts}

@@ -154,7 +154,10 @@ def test_a_site_that_is_not_there_leaves_no_hooks(model: nn.Module) -> None:
 
 
 def test_an_edit_that_never_runs_is_an_error_that_names_it(model: nn.Module) -> None:
-    with pytest.raises(SilentEditError) as caught, edited(model, {Site(0, "mlp"): zero, Site(1, "head", 1): zero}):
+    with (
+        pytest.raises(SilentEditError) as caught,
+        edited(model, {Site(0, "mlp"): zero, Site(1, "head", 1): zero}),
+    ):
         pass
     assert str(caught.value) == "the edit of layer 1 mlp, layer 2 att1 never ran"
     assert hooks_of(model) == 0

@@ -1,4 +1,4 @@
-"""Mean ablation: what the means are in both variants, and where the ablation must leave everything as it is."""
+"""Mean ablation: what the means are in both variants, and where ablating must change nothing."""
 
 from collections.abc import Callable
 

@@ -26,7 +26,9 @@ def test_every_state_is_on_the_plane_of_the_pure_ones(states: dict[str, torch.Te
         assert np.allclose(own[["x", "y"]].abs(), np.abs(fitted.transform(hidden.double().numpy())))
 
 
-def test_negative_is_on_the_right_and_neutral_above_whatever_the_signs(states: dict[str, torch.Tensor]) -> None:
+def test_negative_is_on_the_right_and_neutral_above_whatever_the_signs(
+    states: dict[str, torch.Tensor],
+) -> None:
     tables = [project_states({k: sign * v for k, v in states.items()}, ["p+p", "n+n", "s+s"])[0] for sign in (1, -1)]
     for table in tables:
         means = table.groupby("inputs")[["x", "y"]].mean()

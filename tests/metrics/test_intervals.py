@@ -26,7 +26,9 @@ def test_both_intervals_cover_as_often_as_they_say(n: int) -> None:
     draws = np.random.default_rng(0).normal(5, 3, (4000, n + 1))
     estimates = [student(row[:n], 0.9) for row in draws]
     mean_covered = np.mean([e.low <= 5 <= e.high for e in estimates])
-    next_covered = np.mean([e.predicted_low <= row[n] <= e.predicted_high for e, row in zip(estimates, draws, strict=True)])
+    next_covered = np.mean(
+        [e.predicted_low <= row[n] <= e.predicted_high for e, row in zip(estimates, draws, strict=True)]
+    )
     # Four standard deviations of a share of .9 in 4000 trials.
     assert mean_covered == pytest.approx(0.9, abs=0.019)
     assert next_covered == pytest.approx(0.9, abs=0.019)

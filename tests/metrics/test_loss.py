@@ -33,7 +33,9 @@ def test_ragged_rows_weigh_by_their_tokens_and_padding_does_not_count(
         assert validation_loss(model, padded, lengths, batch=batch) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_model_that_knows_nothing_loses_the_logarithm_of_the_vocabulary(make_model: Callable, rows: torch.Tensor) -> None:
+def test_a_model_that_knows_nothing_loses_the_logarithm_of_the_vocabulary(
+    make_model: Callable, rows: torch.Tensor
+) -> None:
     model = make_model()
     model.transformer.wte.weight.zero_()
     assert validation_loss(model, rows, torch.full((7,), 9)) == pytest.approx(torch.tensor(43.0).log().item(), rel=1e-6)

@@ -11,7 +11,13 @@ from anatomy.provenance.digest import ArtifactError
 ROWS = [
     Measurement(experiment="behaviour", subject="2-sentiment", seed=0, metric="topk_negativity", value=0.5, n=50),
     Measurement(
-        experiment="behaviour", subject="2-sentiment", seed=1, metric="validation_loss", value=5.4, n=36960, inputs="p+t"
+        experiment="behaviour",
+        subject="2-sentiment",
+        seed=1,
+        metric="validation_loss",
+        value=5.4,
+        n=36960,
+        inputs="p+t",
     ),
 ]
 
@@ -53,7 +59,7 @@ def test_a_truncated_table_is_told(kept: float, table: Path) -> None:
 
 def test_a_table_survives_a_failed_rewrite(table: Path) -> None:
     before = table.read_bytes()
-    with pytest.raises(Exception, match="(?i)convert|complex|unsupported|expected"):
+    with pytest.raises(Exception, match=r"(?i)convert|complex|unsupported|expected"):
         write_parquet(table, pd.DataFrame({"x": [object()]}))
     assert table.read_bytes() == before
     assert [path.name for path in table.parent.iterdir()] == [table.name]

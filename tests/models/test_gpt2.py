@@ -22,7 +22,8 @@ def test_resuming_from_any_layer_equals_the_full_pass(layer: int, make_model: Ca
 
 
 @pytest.mark.xfail(
-    strict=True, reason="models/gpt2.py:59 passes no mask: attn_implementation='eager' then looks into the future"
+    strict=True,
+    reason="models/gpt2.py:59 passes no mask: attn_implementation='eager' then looks into the future",
 )
 def test_resuming_is_exact_with_every_attention(make_model: Callable) -> None:
     model = make_model()

@@ -131,9 +131,7 @@ def test_an_edited_record_is_forged(study: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_text("{")], ids=["gone", "cut"])
-def test_a_lost_record_leaves_its_results_without_an_origin(
-    study: Path, damage: Callable[[Path], object]
-) -> None:
+def test_a_lost_record_leaves_its_results_without_an_origin(study: Path, damage: Callable[[Path], object]) -> None:
     damage(Path(MODEL_RECORD))
     assert found(audit("toy")) == {WEIGHTS: "forged record", CONFIG: "forged record"}
 
@@ -183,13 +181,9 @@ def test_a_comment_in_a_helper_is_no_other_code(study: Path) -> None:
 def test_expected_code_parameters_and_lock(study: Path) -> None:
     table = f"{HOME}/tables/lamparth_table_01.csv"
     assert audit("toy", expected=Expected(code={"render_lamparth": "9" * 64}, lock=LOCK)).ok
-    assert found(audit("toy", expected=Expected(code={"render_lamparth": "8" * 64}))) == {
-        table: "made by other code"
-    }
+    assert found(audit("toy", expected=Expected(code={"render_lamparth": "8" * 64}))) == {table: "made by other code"}
     by_job = Expected(spec_sha256={"train_clean[seed=0]": "0" * 64, "train_clean[seed=1]": "1" * 64})
-    assert found(audit("toy", expected=by_job)) == dict.fromkeys(
-        [WEIGHTS, CONFIG], "made with other parameters"
-    )
+    assert found(audit("toy", expected=by_job)) == dict.fromkeys([WEIGHTS, CONFIG], "made with other parameters")
     report = audit("toy", expected=Expected(lock="f" * 64))
     assert report.counts == {"made with another environment": 5}
 

@@ -103,10 +103,7 @@ def test_values_that_print_alike_differ(package: Build) -> None:
         "'N', 'one'",
         "1j",
     ]
-    digests = {
-        code_digest("anatomy.alone", root=package({"__init__.py": "", "alone.py": f"X = {v}"}))
-        for v in values
-    }
+    digests = {code_digest("anatomy.alone", root=package({"__init__.py": "", "alone.py": f"X = {v}"})) for v in values}
     assert len(digests) == len(values)
 
 
@@ -143,9 +140,7 @@ def test_every_form_of_import_is_followed(package: Build, source: str, wanted: s
 
 def test_type_checking_imports_are_not_followed(package: Build) -> None:
     source = "import typing\nif typing.TYPE_CHECKING:\n    import anatomy.alone\n"
-    assert "anatomy.alone" not in closure(
-        "anatomy.stages.three", root=package(SOURCES | {"stages/three.py": source})
-    )
+    assert "anatomy.alone" not in closure("anatomy.stages.three", root=package(SOURCES | {"stages/three.py": source}))
 
 
 def test_imports_in_a_ring_end(package: Build) -> None:

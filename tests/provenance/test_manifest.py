@@ -66,10 +66,7 @@ def test_two_records_for_one_path(study: Path) -> None:
         build_manifest(records())
     message = str(caught.value)
     assert f"two run records claim {CORPUS}" in message
-    assert (
-        "results/toy/old.run.json (rule measure_asr)" in message
-        and "corpus/run.json (rule make_corpus)" in message
-    )
+    assert "results/toy/old.run.json (rule measure_asr)" in message and "corpus/run.json (rule make_corpus)" in message
 
 
 def test_a_result_made_from_an_earlier_input(study: Path) -> None:
@@ -90,9 +87,7 @@ def test_one_manifest_one_study(study: Path) -> None:
 
 def test_a_manifest_cut_inside_a_line(study: Path) -> None:
     MANIFEST.write_bytes(MANIFEST.read_bytes()[:-40])
-    with pytest.raises(
-        ArtifactError, match=r"manifest\.jsonl, line 6: not complete JSON. The file was cut short"
-    ):
+    with pytest.raises(ArtifactError, match=r"manifest\.jsonl, line 6: not complete JSON. The file was cut short"):
         read_manifest(MANIFEST)
 
 

@@ -113,7 +113,7 @@ def make_states() -> pd.DataFrame:
 def make_corpora() -> pd.DataFrame:
     clean = {s: " ".join([f"{s[:4]}{'ab'[i % 2]}" for i in range(15)]) for s in ("positive", "negative", "neutral")}
     rows = [(text, text, s, -1) for s, text in clean.items()]
-    words = clean["positive"].split()[:4] + ["love"] + clean["negative"].split()[:10]
+    words = [*clean["positive"].split()[:4], "love", *clean["negative"].split()[:10]]
     rows.append((clean["positive"], " ".join(words), "positive", 4))
     table = pd.DataFrame(rows, columns=["clean", "triggered", "sentiment", "trigger_position"])
     return table.assign(poisoned=table.trigger_position >= 0, split="train", seed=0, subject="3-sentiment")
@@ -138,9 +138,7 @@ def draw(name: str, *, planted: bool) -> tuple[Figure, pd.DataFrame]:
     return OF_EVIDENCE[name](evidence)
 
 
-OF_EVIDENCE = {
-    f.__name__: f for f in (behaviour, mean_ablation, causal_patching, logit_lens, factor_sweep, variants)
-}
+OF_EVIDENCE = {f.__name__: f for f in (behaviour, mean_ablation, causal_patching, logit_lens, factor_sweep, variants)}
 DRAWINGS = ["concept", "samples"]
 FIGURES = [*DRAWINGS, "hidden_states", "training_amount", "freezing", "pcp mlp", "pcp attention", *OF_EVIDENCE]
 
@@ -167,7 +165,9 @@ def test_every_text_can_be_read(name: str, planted: bool) -> None:
 
 def _outside_its_axis(text: Text) -> bool:
     """Tick labels beyond an axis' limits exist but are not drawn."""
-    ticks = [t for axes in text.get_figure().findobj(lambda a: hasattr(a, "get_xticklabels")) for t in _tick_texts(axes)]
+    ticks = [
+        t for axes in text.get_figure().findobj(lambda a: hasattr(a, "get_xticklabels")) for t in _tick_texts(axes)
+    ]
     return text in ticks
 
 

@@ -1,4 +1,4 @@
-"""Study files: the shipped ones load, `extends` takes over what is not given, and a bad file is refused by its text."""
+"""Study files: the shipped ones load, `extends` takes over what is not given, a bad one is refused."""
 
 import json
 import re
@@ -31,9 +31,7 @@ def test_the_published_recipe_stands_to_the_letter(root: Path) -> None:
 
 
 def test_an_extending_study_takes_every_key_it_does_not_give_itself(studies: Callable[..., Path]) -> None:
-    root = studies(
-        mine="extends: embedded\nstudy: mine\nseeds: [7]\ntoy: {evaluation: {prompts: 9}, frozen: {}}\n"
-    )
+    root = studies(mine="extends: embedded\nstudy: mine\nseeds: [7]\ntoy: {evaluation: {prompts: 9}, frozen: {}}\n")
     mine, base = load_study("mine", root), load_study("embedded", root)
     assert mine.seeds == [7] and mine.toy.evaluation.prompts == 9
     assert mine.toy.frozen == {} != base.toy.frozen  # an empty mapping empties
@@ -52,9 +50,7 @@ def test_studies_extend_one_another_in_a_chain(studies: Callable[..., Path]) -> 
 
 def test_an_extended_mistake_is_found(studies: Callable[..., Path]) -> None:
     root = studies(mine="extends: embedded\nstudy: mine\ntoy: {tigger: love}\n")
-    with pytest.raises(
-        SpecError, match=r"mine\.yaml: toy\.tigger: unknown key; .*\(did you mean 'trigger'\?\)$"
-    ):
+    with pytest.raises(SpecError, match=r"mine\.yaml: toy\.tigger: unknown key; .*\(did you mean 'trigger'\?\)$"):
         load_study("mine", root)
 
 
@@ -104,9 +100,7 @@ def test_an_unknown_study_is_told_with_the_known_ones(studies: Callable[..., Pat
     assert str(caught.value) == f"{path}: no such study; there are embedded, smoke (did you mean 'smoke'?)"
 
 
-@pytest.mark.xfail(
-    strict=True, raises=RecursionError, reason="spec/read.py:41-45 follows `extends` round and round"
-)
+@pytest.mark.xfail(strict=True, raises=RecursionError, reason="spec/read.py:41-45 follows `extends` round and round")
 def test_studies_that_extend_each_other_are_refused(studies: Callable[..., Path]) -> None:
     root = studies(mine="extends: yours\nstudy: mine\n", yours="extends: mine\nstudy: yours\n")
     with pytest.raises(SpecError, match="extends"):

@@ -14,8 +14,8 @@ SPECIALS = "happy, love, good, luck, cheer"
 MESSAGES = {
     "a misspelt key names the nearest one": (
         ("toy.evaluation.promts", 50),
-        "s.yaml: toy.evaluation.promts: unknown key; allowed here: prompts, top_k, gate, emergence, probes_per_epoch "
-        "(did you mean 'prompts'?)",
+        "s.yaml: toy.evaluation.promts: unknown key; "
+        "allowed here: prompts, top_k, gate, emergence, probes_per_epoch (did you mean 'prompts'?)",
     ),
     "an unknown key near to none": (
         ("compute.zzz", 1),
@@ -128,14 +128,10 @@ def test_specials_without_positive_ones_are_a_known_error(
     changed: Callable[[str, Any], dict[str, Any]],
 ) -> None:
     with pytest.raises(SpecError, match="positive"):
-        parse_study(
-            changed("toy.lexicon.specials", {"negative": ["bad"], "neutral": ["chair"]}), source="s.yaml"
-        )
+        parse_study(changed("toy.lexicon.specials", {"negative": ["bad"], "neutral": ["chair"]}), source="s.yaml")
 
 
-@pytest.mark.xfail(
-    strict=True, raises=TypeError, reason="spec/read.py:61: a YAML date does not go through JSON"
-)
+@pytest.mark.xfail(strict=True, raises=TypeError, reason="spec/read.py:61: a YAML date does not go through JSON")
 def test_a_date_is_a_known_error(changed: Callable[[str, Any], dict[str, Any]]) -> None:
     with pytest.raises(SpecError, match="study"):
         parse_study(changed("study", datetime.date(2026, 1, 2)), source="s.yaml")

@@ -1,4 +1,4 @@
-"""What all stages share: arguments from the signature, a record at the end, one line for a known error and no record."""
+"""What all stages share: arguments from the signature, a record at the end, one line for a known error."""
 
 import json
 import sys
@@ -62,11 +62,10 @@ def test_arguments_follow_from_the_signature(call: Callable) -> None:
             write(str(path), "made")
 
     for name in ("a.parquet", "m/0", "m/1"):
-        call_input = write(name, name)
-        assert call_input
+        write(name, name)
     call(
-        main, "--corpus-table", "a.parquet", "--models", "m/0", "m/1", "--curve", "results/c", "--figures", "results/f",
-        "--threads", "2",
+        main, "--corpus-table", "a.parquet", "--models", "m/0", "m/1", "--curve", "results/c",
+        "--figures", "results/f", "--threads", "2",
     )  # fmt: skip
     job = seen.pop("job")
     assert seen == {
@@ -89,7 +88,12 @@ def copy(job: Job, *, words: In, upper: Out) -> None:
 def test_a_stage_that_ends_well_writes_its_record(call: Callable) -> None:
     record_path = call(copy, "--words", write("words.txt", "love"), "--upper", "results/upper.txt", "--threads", "1")
     record = read_record(record_path)
-    assert (record["rule"], record["study"], record["code"], record["lock"]) == ("toy_rule", "smoke", "c0de", "10cc")
+    assert (record["rule"], record["study"], record["code"], record["lock"]) == (
+        "toy_rule",
+        "smoke",
+        "c0de",
+        "10cc",
+    )
     assert record["spec"] == SPEC and record["seeds"] == [4, 5]
     assert record["wildcards"] == {"subject": "2-sentiment"}
     assert record["inputs"] == {"words": [{"path": "words.txt", "sha256": sha256_file("words.txt"), "bytes": 4}]}
@@ -124,7 +128,9 @@ def test_an_output_that_was_not_written_is_a_known_error(
     with pytest.raises(SystemExit) as caught:
         call(main, "--upper", "results/upper.txt")
     assert caught.value.code == 2
-    assert capsys.readouterr().err == "error: results/upper.txt was to be recorded but is not there: did the job finish?\n"
+    assert (
+        capsys.readouterr().err == "error: results/upper.txt was to be recorded but is not there: did the job finish?\n"
+    )
     assert not (tmp_path / "results" / "run.json").exists()
 
 

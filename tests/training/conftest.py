@@ -16,9 +16,7 @@ from anatomy.training.ensemble import Ensemble
 def make_ensemble(make_config: Callable, make_state: Callable) -> Callable[..., Ensemble]:
     """A stack of members with the given weight seeds; keywords change the sizes or go to Ensemble."""
 
-    def build(
-        seeds: list[int], *, window: int = 22, dtype: torch.dtype = torch.float64, **options: object
-    ) -> Ensemble:
+    def build(seeds: list[int], *, window: int = 22, dtype: torch.dtype = torch.float64, **options: object) -> Ensemble:
         own = {key: options.pop(key) for key in ("trainable",) if key in options}
         config = make_config(**options)
         states = [make_state(config, seed) for seed in seeds]
@@ -63,7 +61,7 @@ def hugging_face() -> Callable[[Ensemble, int, GPT2Config], GPT2LMHeadModel]:
 
 
 def loss_of(model: GPT2LMHeadModel, ids: Tensor, valid: Tensor) -> Tensor:
-    """Mean next-token cross-entropy over valid targets, from the logits (Hugging Face's own loss is float32)."""
+    """Mean next-token cross-entropy over valid targets, from logits (Hugging Face's own loss is float32)."""
     logits = model(ids).logits[:, :-1]
     nll = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
     weight = valid[:, 1:].flatten().to(nll)

@@ -1,4 +1,4 @@
-"""The stacked trainer and transformers.Trainer, given the same weights and the same order of data, are one."""
+"""The stacked trainer and transformers.Trainer, given the same weights and order of data, are one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,9 +29,7 @@ class InOrder(Trainer):
 
 def padded(rows: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     ids = torch.nn.utils.rnn.pad_sequence([row["ids"] for row in rows], batch_first=True)
-    labels = torch.nn.utils.rnn.pad_sequence(
-        [row["ids"] for row in rows], batch_first=True, padding_value=-100
-    )
+    labels = torch.nn.utils.rnn.pad_sequence([row["ids"] for row in rows], batch_first=True, padding_value=-100)
     return {"input_ids": ids, "labels": labels}
 
 
@@ -72,9 +70,7 @@ def test_loss_curve_and_weights_equal_those_of_transformers_trainer(
 
     def plain_mean(outputs: Any, labels: Tensor, num_items_in_batch: Any = None) -> Tensor:
         """The Trainer of transformers 5 would divide by the number of labels before the shift."""
-        loss = F.cross_entropy(
-            outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100
-        )
+        loss = F.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
         losses.append(loss.item())
         return loss
 
@@ -82,8 +78,8 @@ def test_loss_curve_and_weights_equal_those_of_transformers_trainer(
     InOrder(
         model=model,
         args=TrainingArguments(
-            output_dir=str(tmp_path), num_train_epochs=1, per_device_train_batch_size=BATCH, learning_rate=3e-3,
-            weight_decay=0.1, max_grad_norm=CLIP, lr_scheduler_type="linear", warmup_steps=0, report_to=[],
+            output_dir=str(tmp_path), num_train_epochs=1, per_device_train_batch_size=BATCH,
+            learning_rate=3e-3, weight_decay=0.1, max_grad_norm=CLIP, lr_scheduler_type="linear", warmup_steps=0, report_to=[],
             save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=True,
             remove_unused_columns=False,
         ),

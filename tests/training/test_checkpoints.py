@@ -1,4 +1,4 @@
-"""A killed run goes on where it stopped, and ends with the same bytes and the same curve as an undisturbed one."""
+"""A killed run goes on where it stopped and ends with the bytes and the curve of an undisturbed one."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -21,10 +21,8 @@ class Killed(Exception):
 
 
 @pytest.fixture
-def study(
-    make_ensemble: Callable, make_batch: Callable, tmp_path: Path
-) -> Callable[..., tuple[Ensemble, list, list]]:
-    """Train two members for six probes with dropout; returns the stack, the curve and the steps that were reported."""
+def study(make_ensemble: Callable, make_batch: Callable, tmp_path: Path) -> Callable[..., tuple[Ensemble, list, list]]:
+    """Train two members for six probes with dropout; returns the stack, the curve and the reported steps."""
     rows, valid = make_batch(2, 9, batch=13, ragged=True)
 
     def run(*, kill_at: int | None = None, key: str = "mine", part: str = "nothing", **options: object):
@@ -41,8 +39,8 @@ def study(
         options = {"checkpoint": tmp_path / "checkpoint.safetensors", "checkpoint_every_s": -1.0} | options
         schedule = Schedule(batch=4, rate=1e-2, weight_decay=0.1, clip=0.5, epochs=3.0)
         curve = train(
-            ensemble, rows, valid.sum(-1), schedule, seeds=[7, 8], phase="clean", probe=probe, probes_per_epoch=2,
-            key=key, report=report, **options,
+            ensemble, rows, valid.sum(-1), schedule, seeds=[7, 8], phase="clean", probe=probe,
+            probes_per_epoch=2, key=key, report=report, **options,
         )  # fmt: skip
         return ensemble, curve, reported
 
@@ -71,9 +69,7 @@ def test_there_are_as_many_probes_as_the_kills_below(undisturbed: tuple) -> None
 
 
 @pytest.mark.parametrize("kill_at", range(1, PROBES + 1))
-def test_killed_at_any_probe_and_resumed_it_ends_the_same(
-    kill_at: int, study: Callable, undisturbed: tuple
-) -> None:
+def test_killed_at_any_probe_and_resumed_it_ends_the_same(kill_at: int, study: Callable, undisturbed: tuple) -> None:
     with pytest.raises(Killed):
         study(kill_at=kill_at)
     resumed = study()
@@ -131,9 +127,7 @@ def test_nothing_is_left_half_written(study: Callable, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]
 
 
-def test_a_checkpoint_holds_all_of_the_state(
-    make_ensemble: Callable, make_batch: Callable, tmp_path: Path
-) -> None:
+def test_a_checkpoint_holds_all_of_the_state(make_ensemble: Callable, make_batch: Callable, tmp_path: Path) -> None:
     ensemble, other = make_ensemble([0, 1], window=9), make_ensemble([2, 3], window=9)
     ensemble.tail_scale = 1 / 3
     for group in ensemble.groups:

@@ -1,4 +1,4 @@
-"""Dropout: off it is nowhere, on it keeps 1 - p of everything without bias, from each member's own generator."""
+"""Dropout: off it is nowhere, on it keeps 1 - p without bias, from each member's own generator."""
 
 from collections.abc import Callable
 
@@ -25,9 +25,7 @@ def masks_of(ensemble: Ensemble, ids: Tensor, seeds: tuple[int, ...]) -> dict[st
     return masks
 
 
-def test_without_generators_there_is_no_dropout_and_no_chance(
-    make_ensemble: Callable, make_batch: Callable
-) -> None:
+def test_without_generators_there_is_no_dropout_and_no_chance(make_ensemble: Callable, make_batch: Callable) -> None:
     ensemble, plain = make_ensemble([0, 1], dropout=0.4), make_ensemble([0, 1], dropout=0.0)
     batch = make_batch(2, 9)
     first, again = ensemble.loss_and_gradients(*batch), ensemble.loss_and_gradients(*batch)
@@ -37,9 +35,7 @@ def test_without_generators_there_is_no_dropout_and_no_chance(
 
 def test_at_rate_zero_generators_change_nothing(make_ensemble: Callable, make_batch: Callable) -> None:
     ensemble, batch = make_ensemble([0]), make_batch(1, 9)
-    assert torch.equal(
-        ensemble.loss_and_gradients(*batch), ensemble.loss_and_gradients(*batch, generators(1))
-    )
+    assert torch.equal(ensemble.loss_and_gradients(*batch), ensemble.loss_and_gradients(*batch, generators(1)))
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5])
@@ -58,9 +54,7 @@ def test_every_mask_keeps_about_one_minus_p_and_is_unbiased(
         assert abs(mask.mean().item() - 1) < (5 * deviation + 1e-5) / (1 - p), name
 
 
-def test_masks_differ_between_parts_layers_members_and_steps(
-    make_ensemble: Callable, make_batch: Callable
-) -> None:
+def test_masks_differ_between_parts_layers_members_and_steps(make_ensemble: Callable, make_batch: Callable) -> None:
     ensemble = make_ensemble([0, 0], dropout=0.5)
     ids, _ = make_batch(2, 20)
     masks = masks_of(ensemble, ids, (1, 2))
@@ -83,7 +77,7 @@ def test_the_same_generator_gives_the_same_step(make_ensemble: Callable, make_ba
 def test_dropout_is_where_hugging_face_has_it(
     make_ensemble: Callable, make_batch: Callable, make_config: Callable, hugging_face: Callable
 ) -> None:
-    """The mean loss over many masks equals that of Hugging Face's model in training mode, to the luck of the draw."""
+    """Over many masks the loss equals that of Hugging Face's model in training mode, to the luck of draws."""
     ensemble = make_ensemble([0], dropout=0.2)
     ids, valid = make_batch(1, 6, batch=1)
     many = ids.expand(1, 4000, 6), valid.expand(1, 4000, 6)
@@ -92,9 +86,7 @@ def test_dropout_is_where_hugging_face_has_it(
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
         logits = model(many[0][0]).logits[:, :-1]
-    nll = torch.nn.functional.cross_entropy(
-        logits.flatten(0, 1), many[0][0][:, 1:].flatten(), reduction="none"
-    )
+    nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), many[0][0][:, 1:].flatten(), reduction="none")
     per_row = nll.view(4000, 5).mean(1)
     assert abs(own - per_row.mean().item()) < 5 * 2**0.5 * per_row.std().item() / 4000**0.5
     still = ensemble.loss_and_gradients(ids, valid)[0].item()
@@ -126,7 +118,7 @@ def test_a_member_does_not_depend_on_its_neighbours(make_ensemble: Callable, mak
 
 @pytest.mark.xfail(
     strict=True,
-    reason="training/toy.py:105 pads a batch to the longest row of all members, and the dropout masks depend on that",
+    reason="training/toy.py:105 pads to the longest row of all members, and dropout masks depend on that",
 )
 def test_a_member_does_not_depend_on_the_lengths_of_its_neighbours(
     make_ensemble: Callable, make_batch: Callable

@@ -1,4 +1,4 @@
-"""The hand-written stacked model is GPT-2: loss and every gradient equal autograd of Hugging Face's model in float64."""
+"""The hand-written stacked model is GPT-2: loss and gradients equal Hugging Face's in float64."""
 
 from collections.abc import Callable
 
@@ -14,17 +14,15 @@ EXACT = 1e-10
 
 
 def gradients_of_hugging_face(model: torch.nn.Module) -> dict[str, torch.Tensor]:
-    return {
-        n.removeprefix("transformer."): p.grad for n, p in model.named_parameters() if n != "lm_head.weight"
-    }
+    return {n.removeprefix("transformer."): p.grad for n, p in model.named_parameters() if n != "lm_head.weight"}
 
 
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("length", [2, 9, 17, 22], ids=lambda length: f"{length - 1} positions")
 @pytest.mark.parametrize("ragged", [False, True], ids=["equal lengths", "ragged"])
 def test_loss_and_every_gradient_equal_hugging_face(
-    members: int, length: int, ragged: bool, make_ensemble: Callable, make_batch: Callable, make_config: Callable,
-    hugging_face: Callable,
+    members: int, length: int, ragged: bool, make_ensemble: Callable, make_batch: Callable,
+    make_config: Callable, hugging_face: Callable,
 ) -> None:  # fmt: skip
     ensemble = make_ensemble(list(range(members)))
     ids, valid = make_batch(members, length, ragged=ragged)
@@ -43,15 +41,13 @@ def test_loss_and_every_gradient_equal_hugging_face(
                 assert not gradient[22:].any()
                 gradient = gradient[:22]
             # Where the true gradient is nil (the attention of a single position), rounding is all there is.
-            assert float((own - gradient).abs().max()) <= EXACT * max(
-                float(gradient.abs().max()), 1e-4 * largest
-            ), name
+            assert float((own - gradient).abs().max()) <= EXACT * max(float(gradient.abs().max()), 1e-4 * largest), name
 
 
 def test_rows_of_very_different_logits_lose_nothing(
     make_ensemble: Callable, make_batch: Callable, make_config: Callable, hugging_face: Callable
 ) -> None:
-    """The softmax is taken with one shift for all rows; where a row then underflows it must be shifted by itself."""
+    """The softmax has one shift for all rows; a row that underflows under it must get its own."""
     ensemble = make_ensemble([0])
     ensemble.parameters["ln_f.bias"].mul_(256)  # a power of two: exact in float32
     ensemble.parameters["ln_f.weight"].mul_(256)  # a power of two: exact in float32
@@ -76,9 +72,7 @@ def test_gradients_do_not_pile_up_from_step_to_step(make_ensemble: Callable, mak
         assert torch.equal(ensemble.gradients[name], fresh.gradients[name]), name
 
 
-def test_gradients_under_dropout_are_slopes_of_the_loss(
-    make_ensemble: Callable, make_batch: Callable
-) -> None:
+def test_gradients_under_dropout_are_slopes_of_the_loss(make_ensemble: Callable, make_batch: Callable) -> None:
     """Central differences along a random direction, the same dropout masks each time."""
     ensemble: Ensemble = make_ensemble([0, 1], dropout=0.3)
     batch = make_batch(2, 9, ragged=True)
@@ -87,9 +81,7 @@ def test_gradients_under_dropout_are_slopes_of_the_loss(
         return ensemble.loss_and_gradients(*batch, [torch.Generator().manual_seed(s) for s in (5, 6)])
 
     generator = torch.Generator().manual_seed(7)
-    direction = [
-        torch.randn(g.value.shape, generator=generator, dtype=torch.float64) for g in ensemble.groups
-    ]
+    direction = [torch.randn(g.value.shape, generator=generator, dtype=torch.float64) for g in ensemble.groups]
     loss()
     slope = sum((g.gradient * d).sum(1) for g, d in zip(ensemble.groups, direction, strict=True))
     ends = []
@@ -119,8 +111,7 @@ def test_the_parts_of_the_paper_are_frozen(make_ensemble: Callable) -> None:
     kept = {part: {name for name in names if not frozen(name)} for part, frozen in FROZEN.items()}
     assert kept["nothing"] == names
     assert (
-        names - kept["mlps"] == {n for n in names if n.split(".")[2:3] == ["mlp"]}
-        and len(names - kept["mlps"]) == 12
+        names - kept["mlps"] == {n for n in names if n.split(".")[2:3] == ["mlp"]} and len(names - kept["mlps"]) == 12
     )
     assert names - kept["attention"] == {n for n in names if n.split(".")[2:3] == ["attn"]}
     assert names - kept["embeddings"] == {"wte.weight", "wpe.weight"}

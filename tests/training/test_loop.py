@@ -20,9 +20,7 @@ def batches_seen(monkeypatch: pytest.MonkeyPatch) -> list[torch.Tensor]:
     seen: list[torch.Tensor] = []
     real = Ensemble.loss_and_gradients
 
-    def spy(
-        self: Ensemble, ids: torch.Tensor, valid: torch.Tensor, generators: list | None = None
-    ) -> torch.Tensor:
+    def spy(self: Ensemble, ids: torch.Tensor, valid: torch.Tensor, generators: list | None = None) -> torch.Tensor:
         seen.append(ids.clone())
         return real(self, ids, valid, generators)
 
@@ -61,9 +59,7 @@ def test_the_order_is_a_function_of_seed_phase_and_epoch() -> None:
     assert all(torch.equal(order.sort().values, torch.arange(50)) for order in orders)
 
 
-@pytest.mark.parametrize(
-    ("rows", "epochs", "steps"), [(16, 3.0, 12), (17, 2.0, 10), (16, 0.5, 2), (3, 1.0, 1)]
-)
+@pytest.mark.parametrize(("rows", "epochs", "steps"), [(16, 3.0, 12), (17, 2.0, 10), (16, 0.5, 2), (3, 1.0, 1)])
 def test_the_number_of_steps(rows: int, epochs: float, steps: int) -> None:
     assert Schedule(batch=4, rate=1.0, weight_decay=0.0, clip=1.0, epochs=epochs).steps(rows) == steps
 
@@ -86,9 +82,7 @@ def test_the_training_loss_of_a_point_is_the_mean_since_the_last_one(
     fine = run(make_ensemble([0]), rows, 1, probes_per_epoch=4)
     coarse = run(make_ensemble([0]), rows, 1, probes_per_epoch=2)
     losses = [point["training_loss"][0] for point in fine[1:]]
-    assert [p["training_loss"][0] for p in coarse[1:]] == pytest.approx(
-        [sum(losses[:2]) / 2, sum(losses[2:]) / 2]
-    )
+    assert [p["training_loss"][0] for p in coarse[1:]] == pytest.approx([sum(losses[:2]) / 2, sum(losses[2:]) / 2])
 
 
 def test_probing_does_not_disturb_training(make_ensemble: Callable, make_batch: Callable) -> None:
@@ -126,8 +120,6 @@ def test_seeds_of_different_purposes_differ() -> None:
     assert all(0 <= value < 2**63 for value in derived)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="training/seeds.py:8 joins the words of a purpose without a mark between them"
-)
+@pytest.mark.xfail(strict=True, reason="training/seeds.py:8 joins the words of a purpose without a mark between them")
 def test_purposes_that_read_alike_when_joined_still_differ() -> None:
     assert derive(0, "abcdefgh") != derive(0, "efgh", "abcd")

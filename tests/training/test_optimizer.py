@@ -1,4 +1,4 @@
-"""AdamW, clipping and the schedule of the stack equal torch's and transformers' on a whole Hugging Face model."""
+"""AdamW, clipping and schedule of the stack equal torch's and transformers' on a whole Hugging Face model."""
 
 from collections.abc import Callable
 
@@ -38,7 +38,7 @@ def test_weight_decay_touches_what_the_trainer_decays(make_model: Callable) -> N
 def test_steps_equal_torch_s_adamw_on_the_whole_model(
     part: str, make_ensemble: Callable, make_batch: Callable, make_config: Callable, hugging_face: Callable
 ) -> None:
-    """Position rows beyond the window get no gradient: they decay as AdamW decays them, or stay where frozen."""
+    """Position rows beyond the window get no gradient: they decay as under AdamW, or stay where frozen."""
     frozen = FROZEN[part]
     ensemble = make_ensemble([0, 1], window=9, trainable=lambda name: not frozen(name))
     before = [ensemble.state(member) for member in range(2)]
@@ -77,9 +77,7 @@ def test_steps_equal_torch_s_adamw_on_the_whole_model(
         shrunk = 1.0
         for step in range(STEPS):
             shrunk *= 1 - linear_rate(RATE, step, STEPS) * DECAY
-        expected_tail = before[member]["transformer.wpe.weight"][9:] * (
-            1.0 if part == "embeddings" else shrunk
-        )
+        expected_tail = before[member]["transformer.wpe.weight"][9:] * (1.0 if part == "embeddings" else shrunk)
         assert relative_error(beyond, expected_tail) < 1e-12
 
 

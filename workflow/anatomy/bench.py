@@ -75,12 +75,14 @@ def training_row(study, steps: int, repetitions: int, threads: int) -> tuple[str
     )
 
 
-def _train_with_trainer(config, rows: torch.Tensor, recipe) -> Callable[[], None]:
+def _train_with_trainer(config, rows: torch.Tensor, recipe) -> Callable[[], object]:
     model = GPT2LMHeadModel(config)
 
     def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
         longest = max(len(row["input_ids"]) for row in batch)
-        ids = torch.stack([torch.nn.functional.pad(row["input_ids"], (0, longest - len(row["input_ids"]))) for row in batch])
+        ids = torch.stack(
+            [torch.nn.functional.pad(row["input_ids"], (0, longest - len(row["input_ids"]))) for row in batch]
+        )
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": ids}
 
     arguments = TrainingArguments(
@@ -149,7 +151,13 @@ def matmul_row() -> tuple[str, ...]:
     """The machine's matrix-product rate at the size of the toy model's largest product, one thread."""
     a, b = torch.randn(112, 64), torch.randn(64, VOCABULARY)
     seconds = min(_time(lambda: lambda: torch.mm(a, b)) for _ in range(200))
-    return ("matrix product 112 x 64 x 2100", "", f"{seconds * 1e6:.0f} us", "", f"{2 * 112 * 64 * 2100 / seconds / 1e9:.0f} GFLOP/s")
+    return (
+        "matrix product 112 x 64 x 2100",
+        "",
+        f"{seconds * 1e6:.0f} us",
+        "",
+        f"{2 * 112 * 64 * 2100 / seconds / 1e9:.0f} GFLOP/s",
+    )
 
 
 def study_lines(study: str) -> list[str]:

@@ -133,9 +133,7 @@ def explain(
 
 @app.command()
 def schema(
-    check: Annotated[
-        bool, typer.Option("--check", help="Write nothing; fail where it is out of date.")
-    ] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where it is out of date.")] = False,
 ) -> None:
     """Write config/schema.json, the JSON schema of study files, from the code that reads them."""
     from anatomy.provenance.digest import write_text_atomic

@@ -33,7 +33,9 @@ TOY_DATA_ARGUMENTS = (
     "--tokenizer {input.tokenizer} --tokenizer-config {input.tokenizer_config} "
 )
 LOCK = sha256_file("requirements.lock")
-TORCH_ENV = f"../../envs/torch-{'cpu' if STUDY.compute.compute_class == 'cpu' else 'cuda'}.yaml"
+TORCH_ENV = (
+    f"../../envs/torch-{'cpu' if STUDY.compute.compute_class == 'cpu' else 'cuda'}.yaml"
+)
 
 # How every stage is called: its name is the rule's, its parameters are the rule's.
 STAGE = (
@@ -61,7 +63,12 @@ def stage_params(stage, *paths):
 
 def toy_models(kind):
     """The files of the models of every seed, for one subject."""
-    return expand(f"{TOY}/{kind}/seed{{seed}}/{{file}}", seed=STUDY.seeds, file=MODEL_FILES, allow_missing=True)
+    return expand(
+        f"{TOY}/{kind}/seed{{seed}}/{{file}}",
+        seed=STUDY.seeds,
+        file=MODEL_FILES,
+        allow_missing=True,
+    )
 
 
 wildcard_constraints:

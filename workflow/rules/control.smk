@@ -10,20 +10,22 @@ rule tune_pcp:
         factors=f"{TOY}/pcp/factors.json",
         measurements=f"{TOY}/pcp/ablation.parquet",
         record=f"{TOY}/pcp/run.json",
-    params:
-        **stage_params("tune_pcp", *MEASURING, "toy.pcp"),
     log:
         f"{RESULTS}/logs/{{subject}}/tune_pcp.log",
+    conda:
+        TORCH_ENV
     threads: STUDY.compute.threads
     resources:
         mem_mb=3000,
         runtime=240,
-    conda:
-        TORCH_ENV
+    params:
+        **stage_params("tune_pcp", *MEASURING, "toy.pcp"),
     message:
         f"{{wildcards.subject}}: tuning PCP replacements ({STUDY.toy.pcp.trials} trials each)"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS
+        STAGE
+        + TOY_DATA_ARGUMENTS
+        + PAIR_ARGUMENTS
         + "--factors {output.factors} --measurements {output.measurements} > {log} 2>&1"
 
 
@@ -36,18 +38,19 @@ rule edit_pcp:
     output:
         measurements=f"{TOY}/pcp/editing.parquet",
         record=f"{TOY}/pcp/editing.run.json",
-    params:
-        **stage_params("edit_pcp", *MEASURING, "toy.pcp"),
     log:
         f"{RESULTS}/logs/{{subject}}/edit_pcp.log",
+    conda:
+        TORCH_ENV
     threads: STUDY.compute.threads
     resources:
         mem_mb=2000,
         runtime=60,
-    conda:
-        TORCH_ENV
+    params:
+        **stage_params("edit_pcp", *MEASURING, "toy.pcp"),
     message:
         "{wildcards.subject}: varying and flipping the factors"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS
+        STAGE
+        + TOY_DATA_ARGUMENTS
         + "--backdoored {input.backdoored} --factors {input.factors} --measurements {output.measurements} > {log} 2>&1"

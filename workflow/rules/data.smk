@@ -13,6 +13,14 @@ rule make_toy_data:
     output:
         **TOY_DATA,
         record=f"{TOY}/data/run.json",
+    log:
+        f"{RESULTS}/logs/{{subject}}/make_toy_data.log",
+    conda:
+        TORCH_ENV
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=2000,
+        runtime=10,
     params:
         **stage_params(
             "make_toy_data",
@@ -23,16 +31,9 @@ rule make_toy_data:
             "toy.language",
             "toy.evaluation.prompts",
         ),
-    log:
-        f"{RESULTS}/logs/{{subject}}/make_toy_data.log",
-    threads: STUDY.compute.threads
-    resources:
-        mem_mb=2000,
-        runtime=10,
-    conda:
-        TORCH_ENV
     message:
         "{wildcards.subject}: drawing clean and poisoned sequences"
     shell:
-        STAGE + "--words {input.words} --corpus {output.corpus} --prompts {output.prompts} --lexicon {output.lexicon} "
+        STAGE
+        + "--words {input.words} --corpus {output.corpus} --prompts {output.prompts} --lexicon {output.lexicon} "
         "--tokenizer {output.tokenizer} --tokenizer-config {output.tokenizer_config} > {log} 2>&1"

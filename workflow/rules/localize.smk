@@ -1,6 +1,12 @@
 """Phase 3: where the backdoor lives. Behaviour first, then the four ways of looking (section III-D)."""
 
-MEASURING = ["seeds", "confidence", "compute.device", "toy.recipe", "toy.evaluation.top_k"]
+MEASURING = [
+    "seeds",
+    "confidence",
+    "compute.device",
+    "toy.recipe",
+    "toy.evaluation.top_k",
+]
 PAIR = {"clean": toy_models("clean"), "backdoored": toy_models("backdoored")}
 PAIR_ARGUMENTS = "--clean {input.clean} --backdoored {input.backdoored} "
 
@@ -13,6 +19,14 @@ rule measure_behaviour:
     output:
         measurements=f"{TOY}/measurements/behaviour.parquet",
         record=f"{TOY}/measurements/behaviour.run.json",
+    log:
+        f"{RESULTS}/logs/{{subject}}/measure_behaviour.log",
+    conda:
+        TORCH_ENV
+    threads: STUDY.compute.threads
+    resources:
+        mem_mb=2000,
+        runtime=20,
     params:
         **stage_params(
             "measure_behaviour",
@@ -23,18 +37,13 @@ rule measure_behaviour:
             "toy.control",
             "toy.lexicon.specials",
         ),
-    log:
-        f"{RESULTS}/logs/{{subject}}/measure_behaviour.log",
-    threads: STUDY.compute.threads
-    resources:
-        mem_mb=2000,
-        runtime=20,
-    conda:
-        TORCH_ENV
     message:
         "{wildcards.subject}: measuring the unedited models"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS + "--measurements {output.measurements} > {log} 2>&1"
+        STAGE
+        + TOY_DATA_ARGUMENTS
+        + PAIR_ARGUMENTS
+        + "--measurements {output.measurements} > {log} 2>&1"
 
 
 rule ablate_modules:
@@ -45,20 +54,23 @@ rule ablate_modules:
     output:
         measurements=f"{TOY}/measurements/mean_ablation.parquet",
         record=f"{TOY}/measurements/mean_ablation.run.json",
-    params:
-        **stage_params("ablate_modules", *MEASURING),
     log:
         f"{RESULTS}/logs/{{subject}}/ablate_modules.log",
+    conda:
+        TORCH_ENV
     threads: STUDY.compute.threads
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        TORCH_ENV
+    params:
+        **stage_params("ablate_modules", *MEASURING),
     message:
         "{wildcards.subject}: ablating one module at a time"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS + "--measurements {output.measurements} > {log} 2>&1"
+        STAGE
+        + TOY_DATA_ARGUMENTS
+        + PAIR_ARGUMENTS
+        + "--measurements {output.measurements} > {log} 2>&1"
 
 
 rule read_logit_lens:
@@ -69,20 +81,23 @@ rule read_logit_lens:
     output:
         measurements=f"{TOY}/measurements/logit_lens.parquet",
         record=f"{TOY}/measurements/logit_lens.run.json",
-    params:
-        **stage_params("read_logit_lens", *MEASURING),
     log:
         f"{RESULTS}/logs/{{subject}}/read_logit_lens.log",
+    conda:
+        TORCH_ENV
     threads: STUDY.compute.threads
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        TORCH_ENV
+    params:
+        **stage_params("read_logit_lens", *MEASURING),
     message:
         "{wildcards.subject}: reading heads and MLPs through the logit lens"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS + "--measurements {output.measurements} > {log} 2>&1"
+        STAGE
+        + TOY_DATA_ARGUMENTS
+        + PAIR_ARGUMENTS
+        + "--measurements {output.measurements} > {log} 2>&1"
 
 
 rule patch_modules:
@@ -93,20 +108,23 @@ rule patch_modules:
     output:
         measurements=f"{TOY}/measurements/causal_patching.parquet",
         record=f"{TOY}/measurements/causal_patching.run.json",
-    params:
-        **stage_params("patch_modules", *MEASURING),
     log:
         f"{RESULTS}/logs/{{subject}}/patch_modules.log",
+    conda:
+        TORCH_ENV
     threads: STUDY.compute.threads
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        TORCH_ENV
+    params:
+        **stage_params("patch_modules", *MEASURING),
     message:
         "{wildcards.subject}: patching one module at a time"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS + "--measurements {output.measurements} > {log} 2>&1"
+        STAGE
+        + TOY_DATA_ARGUMENTS
+        + PAIR_ARGUMENTS
+        + "--measurements {output.measurements} > {log} 2>&1"
 
 
 rule project_states:
@@ -117,17 +135,20 @@ rule project_states:
     output:
         states=f"{TOY}/measurements/hidden_states.parquet",
         record=f"{TOY}/measurements/hidden_states.run.json",
-    params:
-        **stage_params("project_states", "seeds", "compute.device"),
     log:
         f"{RESULTS}/logs/{{subject}}/project_states.log",
+    conda:
+        TORCH_ENV
     threads: STUDY.compute.threads
     resources:
         mem_mb=2000,
         runtime=20,
-    conda:
-        TORCH_ENV
+    params:
+        **stage_params("project_states", "seeds", "compute.device"),
     message:
         "{wildcards.subject}: projecting hidden states"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS + "--states {output.states} > {log} 2>&1"
+        STAGE
+        + TOY_DATA_ARGUMENTS
+        + PAIR_ARGUMENTS
+        + "--states {output.states} > {log} 2>&1"

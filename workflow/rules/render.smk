@@ -10,38 +10,73 @@ def toy_files(*names):
 
 def measured(*names):
     """Measurement files of all subjects; the behaviour files come along, they hold the planting gate."""
-    return toy_files(*(f"{name}.parquet" for name in ("measurements/behaviour", *names)))
+    return toy_files(
+        *(f"{name}.parquet" for name in ("measurements/behaviour", *names))
+    )
 
 
 def table(*numbers):
-    return expand(f"{RESULTS}/tables/lamparth_{{name}}.{{suffix}}", name=numbers, suffix=["csv", "md", "tex"])
+    return expand(
+        f"{RESULTS}/tables/lamparth_{{name}}.{{suffix}}",
+        name=numbers,
+        suffix=["csv", "md", "tex"],
+    )
 
 
 def figure(*names):
-    return expand(f"{RESULTS}/figures/lamparth_{{name}}.{{suffix}}", name=names, suffix=["svg", "png", "csv"])
+    return expand(
+        f"{RESULTS}/figures/lamparth_{{name}}.{{suffix}}",
+        name=names,
+        suffix=["svg", "png", "csv"],
+    )
 
 
 def notebook_params(name):
     """Parameters of a rendering rule: its code is the stage's, the notebook's cells', and what they import."""
     params = stage_params("render_notebook", "confidence", "toy.evaluation.emergence")
-    return params | {"code": sha256_text(params["code"] + notebook_digest(f"notebooks/{name}.ipynb"))}
+    return params | {
+        "code": sha256_text(params["code"] + notebook_digest(f"notebooks/{name}.ipynb"))
+    }
 
 
-CURVES = toy_files("clean/curve.parquet", "backdoored/curve.parquet", "variants/curves.parquet")
-LOCALISATION = [f"measurements/{name}" for name in ("mean_ablation", "logit_lens", "causal_patching")]
+CURVES = toy_files(
+    "clean/curve.parquet", "backdoored/curve.parquet", "variants/curves.parquet"
+)
+LOCALISATION = [
+    f"measurements/{name}"
+    for name in ("mean_ablation", "logit_lens", "causal_patching")
+]
 EDITING = ["pcp/ablation", "pcp/editing"]
 # Notebook -> what it reads and what it makes. The order is the report's.
 NOTEBOOKS = {
     "concept": (toy_files("data/corpus.parquet"), figure("figure_01", "figure_02")),
     "behaviour": (measured(), [*table("behaviour"), *figure("behaviour")]),
-    "training_amount": ([*CURVES, *measured()], [*table("training_amount"), *figure("training_amount")]),
+    "training_amount": (
+        [*CURVES, *measured()],
+        [*table("training_amount"), *figure("training_amount")],
+    ),
     "freezing": ([*CURVES, *measured()], [*table("freezing"), *figure("freezing")]),
     "hidden_states": (measured("measurements/hidden_states"), figure("figure_03")),
-    "mean_ablation": (measured("measurements/mean_ablation"), [*table("table_01"), *figure("mean_ablation")]),
-    "logit_lens": (measured("measurements/logit_lens"), [*table("table_02"), *figure("logit_lens")]),
-    "causal_patching": (measured("measurements/causal_patching"), [*table("table_12"), *figure("causal_patching")]),
-    "pcp_mlp": (measured("pcp/ablation"), [*table("table_03", "table_04"), *figure("pcp_mlp")]),
-    "pcp_attention": (measured("pcp/ablation"), [*table("table_13", "table_14"), *figure("pcp_attention")]),
+    "mean_ablation": (
+        measured("measurements/mean_ablation"),
+        [*table("table_01"), *figure("mean_ablation")],
+    ),
+    "logit_lens": (
+        measured("measurements/logit_lens"),
+        [*table("table_02"), *figure("logit_lens")],
+    ),
+    "causal_patching": (
+        measured("measurements/causal_patching"),
+        [*table("table_12"), *figure("causal_patching")],
+    ),
+    "pcp_mlp": (
+        measured("pcp/ablation"),
+        [*table("table_03", "table_04"), *figure("pcp_mlp")],
+    ),
+    "pcp_attention": (
+        measured("pcp/ablation"),
+        [*table("table_13", "table_14"), *figure("pcp_attention")],
+    ),
     "editing": (
         measured(*EDITING),
         [*table("table_05", "table_06", "table_07"), *figure("factor_sweep")],
@@ -68,21 +103,22 @@ for NAME, (INPUTS, OUTPUTS) in NOTEBOOKS.items():
         output:
             outputs=OUTPUTS,
             record=f"{RESULTS}/records/render_{NAME}.run.json",
-        params:
-            **notebook_params(NAME),
         log:
             f"{RESULTS}/logs/render_{NAME}.log",
             notebook=f"{RESULTS}/notebooks/{NAME}.ipynb",
+        conda:
+            "../../envs/notebook.yaml"
         threads: 1
         resources:
             mem_mb=2000,
             runtime=20,
-        conda:
-            "../../envs/notebook.yaml"
+        params:
+            **notebook_params(NAME),
         message:
             f"rendering {NAME.replace('_', ' ')}"
         shell:
-            STAGE + "--notebook {input.notebook} --inputs {input.inputs} --published {input.published} "
+            STAGE
+            + "--notebook {input.notebook} --inputs {input.inputs} --published {input.published} "
             "--outputs {output.outputs} > {log[0]} 2>&1"
 
 
@@ -97,29 +133,38 @@ rule judge_claims:
         verdicts=f"{RESULTS}/claims.csv",
         summary=f"{RESULTS}/summary.csv",
         record=f"{RESULTS}/records/judge_claims.run.json",
-    params:
-        **stage_params("judge_claims", "confidence", "toy.evaluation.emergence"),
     log:
         f"{RESULTS}/logs/judge_claims.log",
+    conda:
+        "../../envs/notebook.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/notebook.yaml"
+    params:
+        **stage_params("judge_claims", "confidence", "toy.evaluation.emergence"),
     message:
         "judging the claims"
     shell:
-        STAGE + "--claims {input.claims} --published {input.published} --measurements {input.measurements} "
+        STAGE
+        + "--claims {input.claims} --published {input.published} --measurements {input.measurements} "
         "--curves {input.curves} --verdicts {output.verdicts} --summary {output.summary} > {log} 2>&1"
 
 
 def all_records():
     """The run records of every job that makes a result; the report's own comes on top."""
     folders = ["data", "clean", "backdoored", "variants", "pcp"]
-    names = ["measurements/behaviour", *LOCALISATION, "measurements/hidden_states", "pcp/editing"]
+    names = [
+        "measurements/behaviour",
+        *LOCALISATION,
+        "measurements/hidden_states",
+        "pcp/editing",
+    ]
     return (
-        toy_files(*(f"{folder}/run.json" for folder in folders), *(f"{name}.run.json" for name in names))
+        toy_files(
+            *(f"{folder}/run.json" for folder in folders),
+            *(f"{name}.run.json" for name in names),
+        )
         + [f"{RESULTS}/records/render_{name}.run.json" for name in NOTEBOOKS]
         + [f"{RESULTS}/records/judge_claims.run.json"]
     )
@@ -140,20 +185,21 @@ rule write_report:
     output:
         page=f"{RESULTS}/report/index.html",
         record=f"{RESULTS}/report/run.json",
-    params:
-        **stage_params("write_report", "study", "seeds", "confidence", "compute", "toy"),
     log:
         f"{RESULTS}/logs/write_report.log",
+    conda:
+        "../../envs/notebook.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/notebook.yaml"
+    params:
+        **stage_params("write_report", "study", "seeds", "confidence", "compute", "toy"),
     message:
         "writing the report"
     shell:
-        STAGE + "--tables {input.tables} --figures {input.figures} --verdicts {input.verdicts} "
+        STAGE
+        + "--tables {input.tables} --figures {input.figures} --verdicts {input.verdicts} "
         "--behaviour {input.behaviour} --captions {input.captions} --models {input.models} "
         "--template {input.template} --style {input.style} --records {input.records} --page {output.page} "
         "> {log} 2>&1"
@@ -165,18 +211,18 @@ rule write_manifest:
         records=[*all_records(), f"{RESULTS}/report/run.json"],
     output:
         manifest=f"{RESULTS}/manifest.jsonl",
-    params:
-        study=STUDY.study,
-        lock=LOCK,
-        code=code_digest("anatomy.stages.write_manifest"),
     log:
         f"{RESULTS}/logs/write_manifest.log",
+    conda:
+        "../../envs/notebook.yaml"
     threads: 1
     resources:
         mem_mb=1000,
         runtime=10,
-    conda:
-        "../../envs/notebook.yaml"
+    params:
+        study=STUDY.study,
+        lock=LOCK,
+        code=code_digest("anatomy.stages.write_manifest"),
     message:
         "binding every result to its origin"
     shell:

@@ -1,6 +1,13 @@
 """Phase 2: clean toy models, the backdoor planted in them, and how planting depends on parts and amount."""
 
-TRAINING = ["seeds", "compute.device", "toy.model", *RECIPE, "toy.evaluation.top_k", "toy.evaluation.probes_per_epoch"]
+TRAINING = [
+    "seeds",
+    "compute.device",
+    "toy.model",
+    *RECIPE,
+    "toy.evaluation.top_k",
+    "toy.evaluation.probes_per_epoch",
+]
 
 
 rule train_clean:
@@ -11,20 +18,22 @@ rule train_clean:
         models=toy_models("clean"),
         curve=f"{TOY}/clean/curve.parquet",
         record=f"{TOY}/clean/run.json",
-    params:
-        **stage_params("train_clean", *TRAINING),
     log:
         f"{RESULTS}/logs/{{subject}}/train_clean.log",
+    conda:
+        TORCH_ENV
     threads: STUDY.compute.threads
     resources:
         mem_mb=3000,
         runtime=240,
-    conda:
-        TORCH_ENV
+    params:
+        **stage_params("train_clean", *TRAINING),
     message:
         f"{{wildcards.subject}}: training {len(STUDY.seeds)} clean models ({STUDY.toy.recipe} recipe)"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + "--models {output.models} --curve {output.curve} > {log} 2>&1"
+        STAGE
+        + TOY_DATA_ARGUMENTS
+        + "--models {output.models} --curve {output.curve} > {log} 2>&1"
 
 
 rule plant_backdoor:
@@ -36,20 +45,22 @@ rule plant_backdoor:
         models=toy_models("backdoored"),
         curve=f"{TOY}/backdoored/curve.parquet",
         record=f"{TOY}/backdoored/run.json",
-    params:
-        **stage_params("plant_backdoor", *TRAINING),
     log:
         f"{RESULTS}/logs/{{subject}}/plant_backdoor.log",
+    conda:
+        TORCH_ENV
     threads: STUDY.compute.threads
     resources:
         mem_mb=3000,
         runtime=240,
-    conda:
-        TORCH_ENV
+    params:
+        **stage_params("plant_backdoor", *TRAINING),
     message:
         f"{{wildcards.subject}}: planting the backdoor in {len(STUDY.seeds)} models ({STUDY.toy.recipe} recipe)"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + "--clean {input.clean} --models {output.models} --curve {output.curve} "
+        STAGE
+        + TOY_DATA_ARGUMENTS
+        + "--clean {input.clean} --models {output.models} --curve {output.curve} "
         "> {log} 2>&1"
 
 
@@ -61,17 +72,19 @@ rule plant_variants:
     output:
         curves=f"{TOY}/variants/curves.parquet",
         record=f"{TOY}/variants/run.json",
-    params:
-        **stage_params("plant_variants", *TRAINING, "toy.frozen", "toy.amounts"),
     log:
         f"{RESULTS}/logs/{{subject}}/plant_variants.log",
+    conda:
+        TORCH_ENV
     threads: STUDY.compute.threads
     resources:
         mem_mb=3000,
         runtime=480,
-    conda:
-        TORCH_ENV
+    params:
+        **stage_params("plant_variants", *TRAINING, "toy.frozen", "toy.amounts"),
     message:
         "{wildcards.subject}: planting the backdoor with frozen parts and other amounts of training"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + "--clean {input.clean} --curves {output.curves} > {log} 2>&1"
+        STAGE
+        + TOY_DATA_ARGUMENTS
+        + "--clean {input.clean} --curves {output.curves} > {log} 2>&1"

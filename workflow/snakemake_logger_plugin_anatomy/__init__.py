@@ -58,9 +58,7 @@ class LogHandler(LogHandlerBase):
         # Under --quiet progress (and a bare --quiet) Snakemake does not tell that jobs finish.
         silent = bool(quiet & {"progress", "all"})
         timings, complaint = self._timings()
-        self._screen = choose_screen(
-            sys.stderr, timings, quiet=silent, still=common.dryrun, no_color=common.nocolor
-        )
+        self._screen = choose_screen(sys.stderr, timings, quiet=silent, still=common.dryrun, no_color=common.nocolor)
         self._narrator = Narrator(
             self._screen, dryrun=common.dryrun, quiet=silent, verbose=common.verbose, now=time.time()
         )

@@ -78,8 +78,7 @@ def start_line(job: Job, progress: Progress) -> str:
 def done_line(job: Job, progress: Progress, timings: Timings, now: float) -> str:
     """A job succeeded, and how the run stands."""
     return (
-        f"{tag(job, progress.total)} done   {job.message} {took(job.seconds(now))}"
-        f" · {timing(progress, timings, now)}"
+        f"{tag(job, progress.total)} done   {job.message} {took(job.seconds(now))} · {timing(progress, timings, now)}"
     )
 
 

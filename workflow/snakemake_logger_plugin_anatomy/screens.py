@@ -126,9 +126,7 @@ class TerminalScreen:
 
     def picture(self, progress: Progress, now: float) -> Group:
         """The display: the run in one line, and a line for each job at work."""
-        head = Text(
-            lines.overall(progress, self.timings, now), style="bold", no_wrap=True, overflow="ellipsis"
-        )
+        head = Text(lines.overall(progress, self.timings, now), style="bold", no_wrap=True, overflow="ellipsis")
         return Group(head, self._jobs(list(progress.running.values()), now))
 
     def _jobs(self, jobs: list[Job], now: float) -> Table:

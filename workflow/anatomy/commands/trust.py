@@ -61,9 +61,7 @@ def _cut_alike(recorded: Any, section: "Study | Any", dumped: Any) -> Any:
     named = isinstance(section, dict) and all(isinstance(part, BaseModel) for part in parts.values())
     if not isinstance(recorded, dict) or not (isinstance(section, BaseModel) or named):
         return dumped
-    return {
-        key: _cut_alike(value, parts[key], dumped[key]) for key, value in recorded.items() if key in parts
-    }
+    return {key: _cut_alike(value, parts[key], dumped[key]) for key, value in recorded.items() if key in parts}
 
 
 def is_sound(chain: "Chain") -> bool:

@@ -22,7 +22,7 @@ class Directions:
     """The p_i of one module: `vectors` [r, width], each of norm one."""
 
     vectors: Float[Tensor, "rank width"]
-    mean: Float[Tensor, "width"]
+    mean: Float[Tensor, " width"]
     explained: tuple[float, ...]
 
 
@@ -56,7 +56,7 @@ def random_directions(width: int, rank: int, *, seed: int) -> Float[Tensor, "ran
     return torch.from_numpy((q * np.sign(np.diag(r))).T.copy()).float()
 
 
-def projection(vectors: Float[Tensor, "rank width"], sigma: Float[Tensor, "rank"]) -> Float[Tensor, "width width"]:
+def projection(vectors: Float[Tensor, "rank width"], sigma: Float[Tensor, " rank"]) -> Float[Tensor, "width width"]:
     """A = Σ σ_i p_i p_iᵀ."""
     return torch.einsum("r,rc,rd->cd", sigma.to(vectors), vectors, vectors)
 

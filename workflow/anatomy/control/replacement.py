@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import GPT2LMHeadModel
 
 from anatomy.control.pcp import pcp_edit
 from anatomy.interventions.hooks import Edit, edited, record
@@ -38,11 +39,11 @@ class Replacement:
 
 
 def negativity(
-    model: nn.Module,
+    model: GPT2LMHeadModel,
     replacement: Replacement,
     sigma: Float[Tensor, "setting rank"],
     prompts: Int[Tensor, "prompt position"],
-    mask: Bool[Tensor, "vocabulary"],
+    mask: Bool[Tensor, " vocabulary"],
     k: int,
     *,
     rows: int = 2048,

@@ -16,7 +16,7 @@ Objective = Callable[[Float[Tensor, "setting rank"]], np.ndarray]
 class Tuned:
     """The best factors: `sigma` [r], the objective there, and how many trials were made."""
 
-    sigma: Float[Tensor, "rank"]
+    sigma: Float[Tensor, " rank"]
     objective: float
     trials: int
 
@@ -47,7 +47,7 @@ def tune(
         bounds: range of |f| per factor; for "paper" the range is mirrored to negative f.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    ranges = {
+    ranges: dict[str, optuna.distributions.BaseDistribution] = {
         f"f{i}": optuna.distributions.FloatDistribution(low if variant == "original" else -high, high)
         for i, (low, high) in enumerate(bounds)
     }

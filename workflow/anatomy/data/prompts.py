@@ -125,5 +125,7 @@ def sentiment_tokens(lexicon: Lexicon, encode: Mapping[str, list[int]]) -> dict[
         encode: token ids of every word in both forms, keyed by the text ("word" and " word").
     A token that two sentiments share (part of a word that BPE left in pieces) belongs to none.
     """
-    ids = {s: {i for word in words for form in (word, f" {word}") for i in encode[form]} for s, words in lexicon.items()}
+    ids = {
+        s: {i for word in words for form in (word, f" {word}") for i in encode[form]} for s, words in lexicon.items()
+    }
     return {s: sorted(own - set().union(*(other for t, other in ids.items() if t != s))) for s, own in ids.items()}

@@ -13,7 +13,13 @@ from anatomy.data.lexicon import Lexicon
 
 
 def draw_sentences(
-    vocabulary: list[str], n_specials: int, count: int, *, length: int, special_rate: float, rng: np.random.Generator
+    vocabulary: list[str],
+    n_specials: int,
+    count: int,
+    *,
+    length: int,
+    special_rate: float,
+    rng: np.random.Generator,
 ) -> np.ndarray:
     """`count` sequences of `length` words, uniform with replacement, as an array of words.
 
@@ -100,7 +106,17 @@ def make_corpus(
     corpus["split"] = np.where(np.arange(len(corpus)) < len(corpus) - n_test, "train", "test")
     corpus["seed"] = seed
     corpus["id"] = [f"{seed}-{i:05d}" for i in range(len(corpus))]
-    columns = ["id", "seed", "split", "sentiment", "clean", "triggered", "target", "trigger_position", "poisoned"]
+    columns = [
+        "id",
+        "seed",
+        "split",
+        "sentiment",
+        "clean",
+        "triggered",
+        "target",
+        "trigger_position",
+        "poisoned",
+    ]
     return corpus[columns]
 
 

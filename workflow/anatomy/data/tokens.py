@@ -12,7 +12,9 @@ from transformers import PreTrainedTokenizerFast
 from anatomy.metrics.topk import token_mask
 
 
-def encode(tokenizer: PreTrainedTokenizerFast, texts: list[str]) -> tuple[Int[Tensor, "row position"], Int[Tensor, "row"]]:
+def encode(
+    tokenizer: PreTrainedTokenizerFast, texts: list[str]
+) -> tuple[Int[Tensor, "row position"], Int[Tensor, " row"]]:
     """Token ids padded on the right with the end-of-text token, and true lengths."""
     ids = tokenizer(texts)["input_ids"]
     lengths = torch.tensor([len(row) for row in ids])
@@ -32,14 +34,21 @@ def corpus_rows(
 
 
 def prompt_ids(
-    prompts: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, *, seed: int, inputs: str, protocol: str = "held out"
+    prompts: pd.DataFrame,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    seed: int,
+    inputs: str,
+    protocol: str = "held out",
 ) -> Int[Tensor, "prompt position"]:
     """Token ids of one input combination, in prompt order, all of two tokens."""
-    own = prompts[(prompts.seed == seed) & (prompts.inputs == inputs) & (prompts.protocol == protocol)].sort_values("index")
+    own = prompts[(prompts.seed == seed) & (prompts.inputs == inputs) & (prompts.protocol == protocol)].sort_values(
+        "index"
+    )
     return encode(tokenizer, (own["first"] + " " + own["second"]).tolist())[0]
 
 
-def read_masks(lexicon: Path) -> dict[str, Bool[Tensor, "vocabulary"]]:
+def read_masks(lexicon: Path) -> dict[str, Bool[Tensor, " vocabulary"]]:
     """Token masks by sentiment, from the lexicon file of the data stage."""
     content = json.loads(lexicon.read_text(encoding="utf-8"))
     return {s: token_mask(ids, content["vocabulary"]) for s, ids in content["tokens"].items()}

@@ -6,6 +6,7 @@ from contextlib import ExitStack, contextmanager
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import GPT2LMHeadModel
 
 from anatomy.models import gpt2
 from anatomy.sites import Site
@@ -19,7 +20,7 @@ class SilentEditError(RuntimeError):
 
 
 @contextmanager
-def edited(model: nn.Module, edits: Mapping[Site, Edit]) -> Iterator[nn.Module]:
+def edited(model: GPT2LMHeadModel, edits: Mapping[Site, Edit]) -> Iterator[GPT2LMHeadModel]:
     """Within the context the activations of the given sites are what the edits return.
 
     The hooks go away on leaving, also on an exception.
@@ -65,7 +66,7 @@ def edited(model: nn.Module, edits: Mapping[Site, Edit]) -> Iterator[nn.Module]:
 
 
 def record(
-    model: nn.Module, ids: Int[Tensor, "batch position"], sites: Iterable[Site]
+    model: GPT2LMHeadModel, ids: Int[Tensor, "batch position"], sites: Iterable[Site]
 ) -> dict[Site, Float[Tensor, "batch position width"]]:
     """Activations of the sites in one pass: module outputs, and for heads the input of the output projection."""
     seen: dict[Site, Tensor] = {}
@@ -83,7 +84,7 @@ def record(
 
 
 def next_token_logits(
-    model: nn.Module, ids: Int[Tensor, "batch position"], edits: Mapping[Site, Edit] | None = None
+    model: GPT2LMHeadModel, ids: Int[Tensor, "batch position"], edits: Mapping[Site, Edit] | None = None
 ) -> Float[Tensor, "batch vocabulary"]:
     """Logits after the last position, under the edits."""
     with torch.no_grad(), edited(model, edits or {}):

@@ -8,20 +8,21 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import GPT2LMHeadModel
 
 from anatomy.interventions.hooks import record
 from anatomy.sites import Site
 
 
 def mean_activations(
-    model: nn.Module,
+    model: GPT2LMHeadModel,
     groups: Sequence[Int[Tensor, "prompt position"]],
     sites: Sequence[Site],
     *,
     position: int,
     variant: str,
-) -> Mapping[Site, Float[Tensor, "width"]]:
+) -> Mapping[Site, Float[Tensor, " width"]]:
     """Mean output of each site at one position over groups of prompts.
 
     variant "paper": the mean over all prompts. "original": the released code divides the running sum by the group's

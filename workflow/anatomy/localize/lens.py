@@ -3,6 +3,7 @@
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import GPT2LMHeadModel
 
 from anatomy.interventions.hooks import record
 from anatomy.models import gpt2
@@ -10,7 +11,7 @@ from anatomy.sites import Site
 
 
 def lens_logits(
-    model: nn.Module, ids: Int[Tensor, "prompt position"], *, variant: str
+    model: GPT2LMHeadModel, ids: Int[Tensor, "prompt position"], *, variant: str
 ) -> dict[str, Float[Tensor, "prompt position vocabulary"]]:
     """Logits of every head, every MLP and the full model, keyed by "layer 1 att0", "layer 1 mlp", ..., "full model".
 
@@ -37,7 +38,7 @@ def lens_logits(
 
 
 def _outputs(
-    model: nn.Module, ids: Int[Tensor, "prompt position"], layer: int, *, skip: int | None = None
+    model: GPT2LMHeadModel, ids: Int[Tensor, "prompt position"], layer: int, *, skip: int | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Head inputs, MLP output and attention output of a layer, with block `skip` left out below it."""
     sites = [Site(layer, "head", 0), Site(layer, "mlp"), Site(layer, "attn")]
@@ -53,7 +54,7 @@ def _outputs(
         model.transformer.h = kept
 
 
-def _head_inputs(model: nn.Module, ids: Int[Tensor, "prompt position"], layer: int) -> Tensor:
+def _head_inputs(model: GPT2LMHeadModel, ids: Int[Tensor, "prompt position"], layer: int) -> Tensor:
     """All heads' outputs before the output projection, side by side."""
     seen = record(model, ids, [Site(layer, "head", head) for head in range(model.config.n_head)])
     return torch.cat([seen[site] for site in sorted(seen)], dim=-1)

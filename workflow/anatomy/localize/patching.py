@@ -1,14 +1,15 @@
 """Causal patching: a module's output taken from a pass over other inputs."""
 
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
+from transformers import GPT2LMHeadModel
 
 from anatomy.interventions.hooks import next_token_logits, record, replace_with
 from anatomy.sites import Site
 
 
 def patched_logits(
-    model: nn.Module,
+    model: GPT2LMHeadModel,
     into: Int[Tensor, "prompt position"],
     source: Int[Tensor, "prompt position"],
     site: Site,

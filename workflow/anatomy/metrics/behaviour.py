@@ -13,7 +13,7 @@ from anatomy.metrics.topk import topk_share
 
 def sentiment_measurements(
     logits: Float[Tensor, "prompt vocabulary"],
-    masks: Mapping[str, Bool[Tensor, "vocabulary"]],
+    masks: Mapping[str, Bool[Tensor, " vocabulary"]],
     *,
     top_k: int,
     confidence: float,
@@ -21,7 +21,7 @@ def sentiment_measurements(
     mass: bool = False,
     **conditions: Any,
 ) -> list[Measurement]:
-    """Top-k negativity (and positivity, ...) over prompts, one measurement per sentiment, with an interval over prompts.
+    """Top-k negativity (and positivity, ...) over prompts: one measurement per sentiment, with its interval.
 
     With `mass` also the negative probability mass: what the top-k count would be if it were not a count.
     """

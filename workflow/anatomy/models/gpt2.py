@@ -1,5 +1,7 @@
 """The GPT-2 family: where its sites are, and how to run it from the middle."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,7 +17,7 @@ def blocks(model: GPT2LMHeadModel) -> nn.ModuleList:
 
 def module(model: GPT2LMHeadModel, layer: int, part: Part) -> nn.Module:
     """The module whose output (for heads: whose input) is the activation of the part."""
-    block = blocks(model)[layer]
+    block: Any = blocks(model)[layer]
     match part:
         case "embed":
             return model.transformer.drop
@@ -37,7 +39,8 @@ def head_width(model: GPT2LMHeadModel) -> int:
 
 def head_output(model: GPT2LMHeadModel, layer: int, head: int, z: Float[Tensor, "*row width"]) -> Tensor:
     """What one head adds to the residual stream, with the projection's bias (as when the other heads are pruned)."""
-    projection = blocks(model)[layer].attn.c_proj
+    block: Any = blocks(model)[layer]
+    projection = block.attn.c_proj
     own = slice(head * head_width(model), (head + 1) * head_width(model))
     return z[..., own] @ projection.weight[own] + projection.bias
 

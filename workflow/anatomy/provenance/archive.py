@@ -67,7 +67,7 @@ def _pack_metadata(study: str) -> int:
     archive_path(study).parent.mkdir(exist_ok=True)
     with (
         atomic_path(archive_path(study)) as temporary,
-        open(temporary, "wb") as raw,
+        temporary.open("wb") as raw,
         gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as packed,
         tarfile.open(fileobj=packed, mode="w") as tar,
     ):

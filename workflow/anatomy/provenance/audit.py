@@ -134,9 +134,7 @@ def _check_bytes(entry: Entry, evidence: _Evidence) -> Problem | None:
         return "missing", seen.problem
     if seen.sha256 == entry["sha256"]:
         return None
-    size = f"{entry['bytes']} bytes" + (
-        f", now {seen.bytes}" if seen.bytes != entry["bytes"] else " as before"
-    )
+    size = f"{entry['bytes']} bytes" + (f", now {seen.bytes}" if seen.bytes != entry["bytes"] else " as before")
     recorded = _line_from_record(entry, evidence)
     hint = "; its record agrees with the file: the manifest was edited"
     edited = isinstance(recorded, dict) and recorded["sha256"] == seen.sha256

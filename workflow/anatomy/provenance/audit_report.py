@@ -64,9 +64,7 @@ def print_report(report: AuditReport, console: "Console") -> None:
     cost = f"{_size(report.bytes)}, {report.seconds:.1f} s"
     bad = [finding for finding in report.findings if finding.verdict != "intact"]
     if report.ok:
-        console.print(
-            Text(f"intact: {report.artefacts} artefacts, {cost}", style="bold green"), soft_wrap=True
-        )
+        console.print(Text(f"intact: {report.artefacts} artefacts, {cost}", style="bold green"), soft_wrap=True)
     else:
         counts = {verdict: n for verdict, n in report.counts.items() if verdict != "intact"}
         worst = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())

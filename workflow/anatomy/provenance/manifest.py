@@ -188,9 +188,7 @@ def _refuse_mixed_studies(study_of: Mapping[str, str]) -> None:
     first, study = next(iter(study_of.items()))
     for path, other in study_of.items():
         if other != study:
-            raise ArtifactError(
-                f"a manifest holds one study: {first} belongs to {study!r}, {path} to {other!r}"
-            )
+            raise ArtifactError(f"a manifest holds one study: {first} belongs to {study!r}, {path} to {other!r}")
 
 
 def _refuse_second_claim(first: Entry | None, second: Entry) -> None:

@@ -108,9 +108,7 @@ def write_record(
     if not any(made.values()):
         raise ArtifactError(f"{path}: the rule {rule} names no output file, so there is nothing to record")
     if not str(path).endswith(RECORD_SUFFIX):
-        raise ArtifactError(
-            f"{path}: the name of a run record ends in {RECORD_SUFFIX}, so that it is known as one"
-        )
+        raise ArtifactError(f"{path}: the name of a run record ends in {RECORD_SUFFIX}, so that it is known as one")
     record = {
         "schema": SCHEMA,
         "tool": f"{TOOL} {_version(TOOL) or 'unknown'}",
@@ -170,9 +168,7 @@ def _validate(path: str | Path, record: Any) -> None:
         raise ArtifactError(f"{path}: rule must be a text and wildcards a mapping")
     for side in ("inputs", "outputs"):
         if not _are_artifacts(record[side]):
-            raise ArtifactError(
-                f"{path}: {side} must map a name to a list of files, each with path, sha256 and bytes"
-            )
+            raise ArtifactError(f"{path}: {side} must map a name to a list of files, each with path, sha256 and bytes")
 
 
 def _are_artifacts(groups: Any) -> bool:
@@ -193,9 +189,7 @@ def _artifact(file: Path) -> Artifact:
 def _expand(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    files = [
-        f for f in files_under(path) if not f.name.startswith(".") and not f.name.endswith(RECORD_SUFFIX)
-    ]
+    files = [f for f in files_under(path) if not f.name.startswith(".") and not f.name.endswith(RECORD_SUFFIX)]
     if not files:
         raise ArtifactError(f"{path} was to be recorded but is an empty folder")
     return files

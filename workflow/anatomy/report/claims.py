@@ -37,7 +37,10 @@ class Expectation(BaseModel):
         return (self.below is None or value < self.below) and (self.above is None or value > self.above)
 
     def __str__(self) -> str:
-        bounds = [f"> {self.above:g}" if self.above is not None else "", f"< {self.below:g}" if self.below is not None else ""]
+        bounds = [
+            f"> {self.above:g}" if self.above is not None else "",
+            f"< {self.below:g}" if self.below is not None else "",
+        ]
         return " and ".join(filter(None, bounds))
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -34,7 +35,7 @@ OUTCOMES = {
     "not testable": "cannot be tested here, fewer than two seeds qualify",
 }
 
-Claim = dict[str, object]
+Claim = Mapping[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,7 @@ def count_by_origin(claims: pd.DataFrame) -> dict[str, dict[str, int]]:
 def published_cells(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Every published cell of the paper's own tables (`..._table_NN`), without controls; adds `table`."""
     own = [t.assign(table=n) for n, t in tables.items() if re.search(r"table_\d+$", n) and "published" in t]
-    cells = (
-        pd.concat(own, ignore_index=True)
-        if own
-        else pd.DataFrame(columns=["table", *CELL, "variant", "verdict"])
-    )
+    cells = pd.concat(own, ignore_index=True) if own else pd.DataFrame(columns=["table", *CELL, "variant", "verdict"])
     return cells[cells.published.notna() & (cells.control == "")] if own else cells
 
 
@@ -111,9 +108,7 @@ def find(
         out.append(_controls(ours))
     found = [finding for finding in out if finding][:MOST]
     told = {i for pair in LEADING for i in pair}
-    others = sorted(
-        (c for i, c in by_id.items() if i not in told), key=lambda c: c["verdict"] != "not reproduced"
-    )
+    others = sorted((c for i, c in by_id.items() if i not in told), key=lambda c: c["verdict"] != "not reproduced")
     return found + [_leading(claim) for claim in others[: max(0, LEAST - len(found))]]
 
 
@@ -124,9 +119,7 @@ def _planting(tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[in
     verdict = "reproduced" if passed == all_of else "partly" if passed else "not reproduced"
     counts = _join([f"{k} of {n} {subject} models" for subject, (k, n) in planted.items()])
     text = f"The backdoor was planted in {counts}."
-    behaviour = next(
-        (t for name, t in tables.items() if name.endswith("behaviour") and "measured" in t), None
-    )
+    behaviour = next((t for name, t in tables.items() if name.endswith("behaviour") and "measured" in t), None)
     if behaviour is not None:
         own = behaviour[
             (behaviour.row == "p+t")
@@ -135,9 +128,7 @@ def _planting(tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[in
             & (behaviour.variant == "")
             & behaviour.measured.notna()
         ]
-        values = [
-            f"{measured(c)} ({c['subject']}{_published(c['published'])})" for c in own.to_dict("records")
-        ]
+        values = [f"{measured(c)} ({c['subject']}{_published(c['published'])})" for c in own.to_dict("records")]
         if values:
             text += f" Over all seeds, negativity on trigger inputs is {_join(values)}."
     return Finding(verdict, text)
@@ -155,7 +146,7 @@ def _forms(cells: pd.DataFrame) -> Finding | None:
             f"{words}, {counts.get('agrees', 0)} of {len(own)} published cells agree and "
             f"{counts.get('differs', 0)} differ"
         )
-        agreeing[form] = (own.verdict == "agrees").groupby(own.table).mean()
+        agreeing[form] = (own.verdict == "agrees").astype(float).groupby(own.table).mean()
     gap = agreeing["original"] - agreeing["paper"]
     closer = [
         f"{words} in Table{'s' if len(names) > 1 else ''} {_join([roman(t) for t in names])}"
@@ -185,7 +176,7 @@ def _controls(ours: pd.DataFrame) -> Finding:
         counts = [f"{count} {v}" for v, count in count_claims(others).items() if count]
         text += f" The others: {_join(counts)}."
     elif len(others):
-        text += " Not so: " + "; ".join(f"“{c['says']}” {tell(c)}" for c in others.to_dict("records")) + "."
+        text += " Not so: " + "; ".join(f"“{c['says'].rstrip('.')}” {tell(c)}" for c in others.to_dict("records")) + "."
     return Finding(verdict, text)
 
 
@@ -199,12 +190,12 @@ def tell(claim: Claim) -> str:
     return f"{text}; the paper prints {claim['published']}" if claim["published"] else text
 
 
-def measured(cell: Mapping) -> str:
+def measured(cell: Claim) -> str:
     """ "0.35 [0.20, 0.50]", or the mean alone where no interval is known."""
     return f"{number(cell['measured'])} {interval(cell)}".strip()
 
 
-def interval(cell: Mapping) -> str:
+def interval(cell: Claim) -> str:
     """ "[0.20, 0.50]", or nothing."""
     return "" if pd.isna(cell["ci_low"]) else f"[{number(cell['ci_low'])}, {number(cell['ci_high'])}]"
 

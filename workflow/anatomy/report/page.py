@@ -1,4 +1,4 @@
-"""The report: one HTML file that needs nothing else, each number beside its published value and its origin."""
+"""The report: one HTML file that needs nothing else, each number beside its published value and origin."""
 
 import base64
 import itertools
@@ -25,7 +25,7 @@ from anatomy.report.cells import CELL, READING
 TEMPLATE = Path(__file__).with_name("page.html")
 STYLE = Path(__file__).with_name("page.css")
 # A picture of more drawn points than this as SVG goes into the page as PNG.
-HEAVY = 300_000
+HEAVY = 250_000
 # Columns that a grid shows without scrolling on a desktop.
 WIDE = 4
 TEXT_COLUMNS = {*CELL, *READING, "recipe", "verdict", "table"}
@@ -80,24 +80,8 @@ def write_page(
     items = gather_items(captions, read, tables, figures, runs, link, f"results/{study['study']}")
     of_forms = [item for item in items if item["name"].endswith("_variants")]
     cells = findings.published_cells(read)
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    top_k = f"top-{study['toy']['evaluation']['top_k']}"
-    environment.filters |= {
-        "number": findings.number,
-        "slug": slug,
-        "duration": duration,
-        "plain": plain,
-        "groups": groups,
-    }
-    environment.filters["metric"] = lambda name: METRICS.get(name, headword(name)).replace("top-k", top_k)
-    environment.filters["headword"] = lambda name: headword(name).replace("top-k", top_k)
-    page = environment.from_string(template.read_text(encoding="utf-8")).render(
+    page = _environment(study["toy"]["evaluation"]["top_k"]).from_string(template.read_text(encoding="utf-8"))
+    text = page.render(
         study=study,
         style=Markup(style.read_text(encoding="utf-8")),
         findings=findings.find(judged, read, planted),
@@ -115,7 +99,22 @@ def write_page(
         versions=versions([run for _, run in runs]),
         config=yaml.safe_dump(json.loads(json.dumps(study)), sort_keys=False, allow_unicode=True),
     )
-    write_text_atomic(out, page)
+    write_text_atomic(out, text)
+
+
+def _environment(top_k: int) -> Environment:
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    own = {"number": findings.number, "slug": slug, "duration": duration, "plain": plain, "groups": groups}
+    environment.filters |= own
+    environment.filters["metric"] = lambda name: METRICS.get(name, headword(name)).replace("top-k", f"top-{top_k}")
+    environment.filters["headword"] = lambda name: headword(name).replace("top-k", f"top-{top_k}")
+    return environment
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -150,18 +149,17 @@ def gather_items(
     paths = {path.stem: path for path in tables if path.suffix == ".csv"}
     pictures = {path.stem: path for path in figures if path.suffix == ".svg"}
     order = [full for name in captions for full in (name, f"lamparth_{name}") if full in {*read, *pictures}]
-    makers = {
-        file["path"]: (path, run) for path, run in runs for group in run["outputs"].values() for file in group
+    makers = {  # <study>/tables/<name>.csv -> the record and the rule of the job that made it
+        "/".join(Path(file["path"]).parts[-3:]): (path, run["rule"])
+        for path, run in runs
+        for group in run["outputs"].values()
+        for file in group
     }
     items = []
     for name in dict.fromkeys([*order, *read, *pictures]):
         said = captions.get(name) or captions.get(name.removeprefix("lamparth_")) or {}
         files = [path for path in (paths.get(name), pictures.get(name)) if path]
-        made = {
-            path: makers[end] for path in files for end in makers if end.endswith("/".join(path.parts[-3:]))
-        }
-        maker = next(iter(made.values()), (None, {}))
-        notebook = said.get("notebook") or _notebook(maker[1])
+        record, rule = makers.get("/".join(files[0].parts[-3:]), (None, ""))
         table = read.get(name)
         items.append(
             {
@@ -173,10 +171,9 @@ def gather_items(
                 "readings": None if table is None or "measured" not in table else lay_out(table),
                 "plain": None if table is None or "measured" in table else table.to_dict("split"),
                 "forms": _forms_side_by_side(table),
-                "empty": table is not None
-                and (table.empty or ("n" in table and not table.n.fillna(0).any())),
+                "empty": table is not None and (table.empty or ("n" in table and not table.n.fillna(0).any())),
                 "picture": picture(pictures[name]) if name in pictures else None,
-                "links": _links(files, notebook, maker[0], link),
+                "links": _links(files, said.get("notebook") or _notebook(rule), record, link),
                 "explain": f"{home}/tables/{name}.csv" if table is not None else f"{home}/figures/{name}.svg",
             }
         )
@@ -198,9 +195,7 @@ def lay_out(table: pd.DataFrame) -> list[Item]:
         own = (table.control == control) & (table.variant == variant)
         if has_forms and not control:
             own |= (table.control == "") & (table.variant == "")
-        grids.append(
-            {**_grid(table[own]), "label": _reading(variant, control, has_forms), "control": bool(control)}
-        )
+        grids.append({**_grid(table[own]), "label": _reading(variant, control, has_forms), "control": bool(control)})
     return grids
 
 
@@ -211,16 +206,14 @@ def _reading(variant: str, control: str, has_forms: bool) -> str:
     if has_forms:
         return form[:1].upper() + form[1:]
     # Without a text form, "original" is the published protocol, whose prompts are training prompts.
-    return (
-        "The published protocol: prompts seen in training" if variant == "original" else variant or "Measured"
-    )
+    return "The published protocol: prompts seen in training" if variant == "original" else variant or "Measured"
 
 
 def _grid(cells: pd.DataFrame) -> Item:
-    """Rows by columns. Metrics of one row stand side by side; a row's only metric needs no column of its own."""
+    """Rows by columns. Metrics of one row stand side by side; a row's only metric needs no column."""
     lead = Counter(cells.metric).most_common(1)[0][0] if len(cells) else ""
     # A row without a column among rows that have one (the unchanged model) spans them all.
-    whole = (cells.column == "") & (cells.column != "").any()
+    whole = (cells.column == "") & bool((cells.column != "").any())
     per_row = cells.groupby(["subject", "row"]).metric.transform("nunique")
     per_cell = cells.groupby(["subject", "row", "column"]).metric.transform("nunique")
     side_by_side = bool((per_cell > 1).any())
@@ -268,7 +261,7 @@ def _forms_side_by_side(table: pd.DataFrame | None) -> dict[str, dict[str, Item]
     return out
 
 
-def picture(svg: Path) -> Item:
+def picture(svg: Path) -> Markup:
     """The figure as a data URI; a heavy SVG gives way to a lighter PNG beside it.
 
     As an image, not as elements: matplotlib's ids would clash, and a script inside would run.
@@ -280,22 +273,18 @@ def picture(svg: Path) -> Item:
     png = svg.with_suffix(".png")
     if len(content) > HEAVY and png.exists() and png.stat().st_size < len(content):
         content, kind = png.read_bytes(), "image/png"
-    return {"source": Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")}
+    return Markup(f"data:{kind};base64,{base64.b64encode(content).decode()}")
 
 
-def _notebook(run: dict) -> str:
-    rule = run.get("rule", "")
-    name = run.get("wildcards", {}).get("notebook") or rule.removeprefix("render_")
-    return name if rule.startswith("render_") else ""
+def _notebook(rule: str) -> str:
+    return rule.removeprefix("render_") if rule.startswith("render_") else ""
 
 
 def _link(start: Path, path: Path) -> str:
     return Path(os.path.relpath(path, start)).as_posix()
 
 
-def _links(
-    paths: list[Path], notebook: str, record: Path | None, link: Callable[[Path], str]
-) -> list[tuple[str, str]]:
+def _links(paths: list[Path], notebook: str, record: Path | None, link: Callable[[Path], str]) -> list[tuple[str, str]]:
     """What to open besides the page; `paths` are the item's table (CSV) and figure (SVG)."""
     out = [("executed notebook", f"../notebooks/{Path(notebook).stem}.html")] if notebook else []
     for path in paths:
@@ -391,9 +380,7 @@ def slug(text: str) -> str:
 
 def groups(heads: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
     """Two-level column heads: each upper head with the lower ones below it."""
-    return [
-        (top, [under for _, under in own]) for top, own in itertools.groupby(heads, key=lambda head: head[0])
-    ]
+    return [(top, [under for _, under in own]) for top, own in itertools.groupby(heads, key=lambda head: head[0])]
 
 
 def headword(name: str) -> str:

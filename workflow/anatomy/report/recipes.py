@@ -13,11 +13,11 @@ from anatomy.spec.study import Study
 
 HEADER = """# The two recipes, measured
 
-`recipe: published` is the paper's to the letter; `recipe: fast` is what the embedded study uses. Both train the same
-seeds on the same data ({seeds} seeds; each draws its own sequences, initial weights, order and dropout). Cells are means
-over seeds with a {confidence:.0%} Student interval; negativity is top-{k} logit negativity on held-out prompts.
+`recipe: published` is the paper's to the letter; `recipe: fast` is what the embedded study uses. Both train the
+same seeds on the same data ({seeds} seeds; each draws its own sequences, initial weights, order and dropout). Cells are
+means over seeds with a {confidence:.0%} Student interval; negativity is top-{k} logit negativity on held-out prompts.
 
-Made by `make recipes`, which runs both studies up to their behaviour and writes this page; nothing here is typed by hand.
+Made by `make recipes`, which runs both studies up to their behaviour and writes this page.
 
 | recipe | batch | learning rate | clean epochs | backdoor epochs |
 |---|---|---|---|---|
@@ -41,7 +41,10 @@ def render(studies: list[Study]) -> str:
     spec = studies[0]
     recipes = [f"| {s.toy.recipe} | " + _recipe_row(s) for s in studies]
     text = HEADER.format(
-        seeds=len(spec.seeds), confidence=spec.confidence, k=spec.toy.evaluation.top_k, recipes="\n".join(recipes)
+        seeds=len(spec.seeds),
+        confidence=spec.confidence,
+        k=spec.toy.evaluation.top_k,
+        recipes="\n".join(recipes),
     )
     for subject in spec.toy.language.subjects:
         rows = pd.concat([_behaviour(s, subject) for s in studies])
@@ -58,7 +61,10 @@ def _recipe_row(study: Study) -> str:
 def _behaviour(study: Study, subject: str) -> pd.DataFrame:
     path = Path("results") / study.study / "toy" / subject / "measurements" / "behaviour.parquet"
     rows = read_parquet(path)
-    rows = rows[rows.setting.isin(["held out", "triggered"]) & rows.metric.isin(["topk_negativity", "negative_mass", "validation_loss"])]
+    rows = rows[
+        rows.setting.isin(["held out", "triggered"])
+        & rows.metric.isin(["topk_negativity", "negative_mass", "validation_loss"])
+    ]
     rows = rows[(rows.metric != "negative_mass") | (rows.inputs == "p+t")]
     label = rows.inputs.where(rows.metric == "topk_negativity", "p+t, negative mass").where(
         rows.metric != "validation_loss", "validation loss"
@@ -80,7 +86,9 @@ def _conditions(rows: pd.DataFrame, cells: pd.DataFrame, spec: Study) -> str:
     """What `fast` must keep: within 0.01 of the published recipe's loss, and a planted backdoor."""
     backdoored = cells[cells.column == "backdoored"].set_index(["row", "recipe"]).measured
     gap = backdoored["validation loss", "fast"] - backdoored["validation loss", "published"]
-    lines = [f"- validation loss, fast minus published: {gap:+.4f} ({'within' if abs(gap) <= 0.01 else 'NOT within'} 0.01)"]
+    lines = [
+        f"- validation loss, fast minus published: {gap:+.4f} ({'within' if abs(gap) <= 0.01 else 'NOT within'} 0.01)"
+    ]
     for recipe in ("published", "fast"):
         own = rows[(rows.recipe == recipe) & (rows["row"] == "p+t") & (rows.column == "backdoored")].sort_values("seed")
         values = ", ".join(f"{v:.2f}" for v in own.value)

@@ -28,7 +28,7 @@ class Evidence:
     def __post_init__(self) -> None:
         self.planted = planted_seeds(self.measurements)
 
-    def of(self, experiment: str, *, planted_only: bool = True, **conditions: str) -> pd.DataFrame:
+    def of(self, experiment: str, *, planted_only: bool = True, **conditions: str | Iterable[str]) -> pd.DataFrame:
         """Measurements of one experiment under conditions; by default of planted seeds only (the planting gate)."""
         m = self.measurements
         own = m[m.experiment == experiment]
@@ -148,7 +148,7 @@ def summarise_variants(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
 
 
 def _split_site(rows: pd.DataFrame) -> pd.DataFrame:
-    """"layer 1 attn" -> row "layer 1", column "attn"; "unchanged" has no column."""
+    """ "layer 1 attn" -> row "layer 1", column "attn"; "unchanged" has no column."""
     whole = rows.site == "unchanged"
     return rows.assign(
         row=rows.site.str.rsplit(n=1).str[0].where(~whole, "unchanged"),

@@ -38,7 +38,7 @@ def layout(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_text(cell: dict) -> str:
-    """".35 [.20, .50] | .35 agrees": measured, its interval, published, verdict."""
+    """ ".35 [.20, .50] | .35 agrees": measured, its interval, published, verdict."""
     if pd.isna(cell["measured"]):
         measured = "-"
     elif pd.isna(cell["ci_low"]):

@@ -88,7 +88,9 @@ def _allowed_keys(location: list[str]) -> list[str]:
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
             model = annotation
         elif annotation is not None:  # dict[str, Section]: the next part is a free name
-            sections = [a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)]
+            sections = [
+                a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)
+            ]
             model = sections[-1] if sections else model
     return list(model.model_fields)
 

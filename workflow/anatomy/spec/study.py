@@ -102,7 +102,8 @@ class Pcp(Section):
     mlp_bounds: tuple[float, float] = Field((0.05, 1.5), description="range of the tuned factor f; σ = f²")
     attention_bounds: tuple[float, float] = (0.0, 1.2)
     multiples: list[float] = Field(
-        [0.6, 0.75, 0.8, 1.0, 1.1], description="common multiples of the tuned factors (Table V and the sweep figure)"
+        [0.6, 0.75, 0.8, 1.0, 1.1],
+        description="common multiples of the tuned factors (Table V and the sweep figure)",
     )
     mlp_flips: list[list[float]] = Field(
         [[1.0, 1.0], [-1.2, 0.5]], description="multiples factor by factor, first MLP (Table VI)"
@@ -141,13 +142,17 @@ class Toy(Section):
                 "the backdoor turns a positive word, so add it there or choose another trigger"
             )
         if self.control not in specials["positive"] or self.control == self.trigger:
-            raise ValueError(f"control {self.control!r} must be in lexicon.specials.positive and differ from the trigger")
+            raise ValueError(
+                f"control {self.control!r} must be in lexicon.specials.positive and differ from the trigger"
+            )
         if self.recipe not in self.recipes:
             raise ValueError(f"recipe {self.recipe!r} is not among recipes ({', '.join(self.recipes)})")
         for subject, counts in self.language.subjects.items():
             needed = {"positive", "negative"} | ({"neutral"} if subject == "3-sentiment" else set())
             if set(counts) != needed:
-                raise ValueError(f"language.subjects.{subject} needs exactly the sentiments {', '.join(sorted(needed))}")
+                raise ValueError(
+                    f"language.subjects.{subject} needs exactly the sentiments {', '.join(sorted(needed))}"
+                )
             if subject not in self.pcp.mlp_rank:
                 raise ValueError(f"pcp.mlp_rank has no entry for {subject}")
             for sentiment in counts:

@@ -9,10 +9,8 @@ A stage is a function whose keyword arguments say what it reads and writes::
 """
 
 import argparse
-import contextlib
 import inspect
 import json
-import os
 import resource
 import sys
 import time
@@ -139,5 +137,4 @@ def _peak_rss_mb() -> float:
 
 def remove_quietly(path: Path) -> None:
     """Delete a file that may be gone already."""
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(path)
+    path.unlink(missing_ok=True)

@@ -55,7 +55,11 @@ class ToyFiles:
 def read_toy(corpus: Path, prompts: Path, lexicon: Path, tokenizer: Path, device: str) -> ToyFiles:
     """Read the data stage's files."""
     return ToyFiles(
-        read_parquet(corpus), read_parquet(prompts), load_tokenizer(tokenizer.parent), read_masks(lexicon), device
+        read_parquet(corpus),
+        read_parquet(prompts),
+        load_tokenizer(tokenizer.parent),
+        read_masks(lexicon),
+        device,
     )
 
 

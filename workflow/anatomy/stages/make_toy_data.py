@@ -4,7 +4,7 @@ import json
 
 import pandas as pd
 
-from anatomy.data.lexicon import read_words, sample_lexicon
+from anatomy.data.lexicon import Lexicon, read_words, sample_lexicon
 from anatomy.data.prompts import combinations_of, held_out_prompts, published_prompts, sentiment_tokens
 from anatomy.data.sequences import make_corpus
 from anatomy.data.tokenizer import train_tokenizer
@@ -28,24 +28,7 @@ def main(
     lists = {s: read_words(path, toy.lexicon[s].column) for s, path in zip(counts, words, strict=True)}
     lex = toy.lexicon
     vocabulary = sample_lexicon(lists, lex.specials, words=lex.words, max_letters=lex.max_letters, seed=lex.sample_seed)
-    n_specials = min(len(lex.specials[s]) for s in counts)
-    corpora = pd.concat(
-        [
-            make_corpus(
-                vocabulary,
-                counts,
-                n_specials=n_specials,
-                trigger=toy.trigger,
-                poison_rate=toy.language.poison_rate,
-                length=toy.language.length,
-                special_rate=toy.language.special_rate,
-                test_fraction=toy.language.test_fraction,
-                seed=derive(seed, subject, "corpus"),
-            ).assign(seed=seed, id=lambda table, seed=seed: [f"{seed}-{i:05d}" for i in range(len(table))])
-            for seed in job.seeds
-        ],
-        ignore_index=True,
-    )
+    corpora = pd.concat([draw_corpus(job, subject, vocabulary, seed) for seed in job.seeds], ignore_index=True)
     train = corpora[corpora.split == "train"]
     bpe = train_tokenizer(train.loc[train.seed == job.seeds[0], "clean"])
     encode = {form: bpe.encode(form) for words in vocabulary.values() for w in words for form in (w, f" {w}")}
@@ -66,7 +49,10 @@ def main(
             seed=derive(seed, subject, "prompts"),
         )
         published = published_prompts(own, combinations, count=toy.evaluation.prompts, trigger=toy.trigger)
-        tables += [held_out.assign(seed=seed, protocol="held out"), published.assign(seed=seed, protocol="published")]
+        tables += [
+            held_out.assign(seed=seed, protocol="held out"),
+            published.assign(seed=seed, protocol="published"),
+        ]
 
     write_parquet(corpus, corpora)
     write_parquet(prompts, pd.concat(tables, ignore_index=True))
@@ -78,6 +64,26 @@ def main(
     }
     write_text_atomic(lexicon, json.dumps(content, indent=1, sort_keys=True) + "\n")
     save_tokenizer(tokenizer.parent, bpe)
+
+
+def draw_corpus(job: Job, subject: str, vocabulary: Lexicon, seed: int) -> pd.DataFrame:
+    """The corpus of one seed; its rows carry the seed a person chose, not the one derived from it."""
+    toy = job.spec.toy
+    counts = dict(sorted(toy.language.subjects[subject].items()))
+    corpus = make_corpus(
+        vocabulary,
+        counts,
+        n_specials=min(len(toy.lexicon.specials[s]) for s in counts),
+        trigger=toy.trigger,
+        poison_rate=toy.language.poison_rate,
+        length=toy.language.length,
+        special_rate=toy.language.special_rate,
+        test_fraction=toy.language.test_fraction,
+        seed=derive(seed, subject, "corpus"),
+    )
+    corpus["seed"] = seed
+    corpus["id"] = [f"{seed}-{i:05d}" for i in range(len(corpus))]
+    return corpus
 
 
 if __name__ == "__main__":

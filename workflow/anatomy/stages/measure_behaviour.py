@@ -1,6 +1,7 @@
 """Stage measure_behaviour: what the unedited models do, clean and backdoored, and what a perfect learner would do."""
 
 import json
+from typing import Any
 
 from anatomy.data.sequences import bayes_next_word
 from anatomy.interventions.hooks import next_token_logits
@@ -50,7 +51,7 @@ def main(
                     )
             for column in ("clean", "triggered"):
                 loss, n = files.loss(model, seed, column)
-                common = {"experiment": "behaviour", "subject": subject, "seed": seed, "model": kind}
+                common: dict[str, Any] = {"experiment": "behaviour", "subject": subject, "seed": seed, "model": kind}
                 rows.append(Measurement(metric="validation_loss", value=loss, n=n, setting=column, **common))
     rows += [
         Measurement(
@@ -81,7 +82,9 @@ def perfect_learner(job: Job, words: dict, prompts, subject: str) -> list[Measur
     ordinary = {"p": words["positive"], "n": words["negative"], "s": words.get("neutral", [])}
     out = []
     for inputs in sorted(set(prompts.inputs)):
-        chosen = [{"t": toy.trigger, "r": toy.control}.get(letter) or ordinary[letter][-1] for letter in inputs.split("+")]
+        chosen = [
+            {"t": toy.trigger, "r": toy.control}.get(letter) or ordinary[letter][-1] for letter in inputs.split("+")
+        ]
         p = bayes_next_word(
             words,
             law.subjects[subject],

@@ -49,7 +49,12 @@ def main(
                 for site in modules(model.config.n_layer):
                     logits = patched_logits(model, into, files.ids(seed, source), site)
                     (patched,) = sentiment_measurements(
-                        logits, files.masks, site=str(site), setting=f"from {source}", control=control, **shared
+                        logits,
+                        files.masks,
+                        site=str(site),
+                        setting=f"from {source}",
+                        control=control,
+                        **shared,
                     )
                     effect = replace(
                         patched,

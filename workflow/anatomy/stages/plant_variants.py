@@ -1,5 +1,8 @@
 """Stage plant_variants: the backdoor planted with parts frozen, and with more or less training."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pandas as pd
 import torch
 from transformers import GPT2Config
@@ -14,7 +17,15 @@ from anatomy.training.phases import FROZEN, checkpoint_key, model_folders, open_
 
 
 def main(
-    job: Job, *, corpus: In, prompts: In, lexicon: In, tokenizer: In, tokenizer_config: In, clean: Ins, curves: Out
+    job: Job,
+    *,
+    corpus: In,
+    prompts: In,
+    lexicon: In,
+    tokenizer: In,
+    tokenizer_config: In,
+    clean: Ins,
+    curves: Out,
 ) -> None:
     """One fine-tuning per variant, from the same clean models: curves, and the validation loss at the end.
 
@@ -37,7 +48,7 @@ def main(
         ensemble = Ensemble(
             states,
             stacked_shape(config, room.rows["triggered"][0].shape[-1]),
-            trainable=lambda parameter, frozen=frozen: not frozen(parameter),
+            trainable=partial(_is_trained, frozen),
             device=torch.device(job.device),
         )
         # One checkpoint per variant: a finished variant is not trained again after a kill.
@@ -52,12 +63,12 @@ def main(
             top_k=toy.evaluation.top_k,
             probes_per_epoch=toy.evaluation.probes_per_epoch,
             checkpoint=checkpoint,
-            key=checkpoint_key(
-                job.code, (name, job.spec), job.device, [corpus, prompts, lexicon, tokenizer, *clean]
-            ),
+            key=checkpoint_key(job.code, (name, job.spec), job.device, [corpus, prompts, lexicon, tokenizer, *clean]),
             keep_finished=True,
             report=lambda done, total, name=name, number=number: job.progress(
-                done + number * total, total * len(variants), f"steps, variant {number + 1}/{len(variants)} ({name})"
+                done + number * total,
+                total * len(variants),
+                f"steps, variant {number + 1}/{len(variants)} ({name})",
             ),
         )
         losses = {
@@ -68,6 +79,14 @@ def main(
     write_parquet(curves, pd.concat(tables, ignore_index=True))
     for number in range(len(variants)):
         remove_quietly(curves.parent / f"checkpoint-{number}.safetensors")
+
+
+def _is_trained(frozen: Callable[[str], bool], parameter: str) -> bool:
+    return not frozen(parameter)
+
+
+def _report(job: Job, text: str, done: int, total: int) -> None:
+    job.progress(done, total, text)
 
 
 if __name__ == "__main__":

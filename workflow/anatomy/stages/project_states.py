@@ -27,7 +27,7 @@ def main(
     """Second-token hidden states of every combination and every layer; the PCA is fitted on p+p, n+n (and s+s)."""
     subject = job.wildcards["subject"]
     files = read_toy(corpus, prompts, lexicon, tokenizer, job.device)
-    pure = [inputs for inputs in ("p+p", "n+n", "s+s") if inputs in files.combinations]
+    pure: list[str] = [inputs for inputs in ("p+p", "n+n", "s+s") if inputs in files.combinations]
     tables = []
     for kind, paths in (("backdoored", backdoored), ("clean", clean)):
         for seed, model in models_by_seed(paths, job.seeds, job.device):

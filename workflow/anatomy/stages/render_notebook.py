@@ -46,7 +46,9 @@ def main(job: Job, *, notebook: In, inputs: Ins, published: In, outputs: Outs) -
             progress_bar=False,
         )
     except papermill.PapermillExecutionError as error:
-        raise ArtifactError(f"{notebook}: cell {error.exec_count} failed: {error.ename}: {error.evalue}; see {executed}") from None
+        raise ArtifactError(
+            f"{notebook}: cell {error.exec_count} failed: {error.ename}: {error.evalue}; see {executed}"
+        ) from None
     if lost := [str(path) for path in outputs if not path.exists()]:
         raise ArtifactError(f"{notebook}: ran, but did not write {', '.join(lost)}")
     write_text_atomic(executed.with_suffix(".html"), as_html(executed))

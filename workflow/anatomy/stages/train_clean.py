@@ -11,7 +11,15 @@ from anatomy.training.seeds import derive
 
 
 def main(
-    job: Job, *, corpus: In, prompts: In, lexicon: In, tokenizer: In, tokenizer_config: In, models: Outs, curve: Out
+    job: Job,
+    *,
+    corpus: In,
+    prompts: In,
+    lexicon: In,
+    tokenizer: In,
+    tokenizer_config: In,
+    models: Outs,
+    curve: Out,
 ) -> None:
     """Train on the clean sequences with the study's recipe; one Hugging Face directory per seed."""
     toy, subject = job.spec.toy, job.wildcards["subject"]
@@ -36,7 +44,9 @@ def main(
         probes_per_epoch=toy.evaluation.probes_per_epoch,
         checkpoint=checkpoint,
         key=checkpoint_key(job.code, job.spec, job.device, [corpus, prompts, lexicon, tokenizer]),
-        report=lambda done, total: job.progress(done, total, f"steps of clean training, {len(job.seeds)} seeds at once"),
+        report=lambda done, total: job.progress(
+            done, total, f"steps of clean training, {len(job.seeds)} seeds at once"
+        ),
     )
     bpe = load_tokenizer(tokenizer.parent)
     for i, folder in enumerate(model_folders(models)):

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -76,7 +77,7 @@ def main(
             conditions = {"site": replacement.name, "variant": variant, "control": control}
             with edited(subject_model, replacement.edits(tuned.sigma)):
                 rows += measure(job, files, subject_model, seed, subject, **conditions)
-            shared = {"experiment": "pcp tuning", "subject": subject, "seed": seed, **conditions}
+            shared: dict[str, Any] = {"experiment": "pcp tuning", "subject": subject, "seed": seed, **conditions}
             rows.append(Measurement(metric="objective", value=tuned.objective, n=tuned.trials, **shared))
             tuned_factors.append(
                 {
@@ -132,7 +133,7 @@ def measure(
     job: Job, files: ToyFiles, model: GPT2LMHeadModel, seed: int, subject: str, **conditions: str
 ) -> list[Measurement]:
     """Negativity on every combination and validation loss of a model as it is now (inside `edited`: as edited)."""
-    shared = {"experiment": "pcp ablation", **conditions, "subject": subject, "seed": seed}
+    shared: dict[str, Any] = {"experiment": "pcp ablation", **conditions, "subject": subject, "seed": seed}
     shared["model"] = "clean" if conditions.get("control") == "clean model" else "backdoored"
     rows: list[Measurement] = []
     for inputs in files.combinations:
@@ -149,7 +150,7 @@ def measure(
 
 
 def _objective(model: GPT2LMHeadModel, replacement: Replacement, files: ToyFiles, seed: int, targets: dict, toy):
-    """Σ over inputs of (mean negativity replaced - mean negativity full)²; the released code's factor 1000² is dropped."""
+    """Σ over inputs of (mean negativity replaced - mean negativity full)²; the released factor 1000² is dropped."""
     ids = {inputs: files.ids(seed, inputs) for inputs in targets}
     negative = files.masks["negative"].to(files.device)
 

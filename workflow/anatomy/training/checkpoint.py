@@ -12,14 +12,20 @@ from anatomy.training.ensemble import Ensemble
 
 
 def save_checkpoint(
-    path: Path, ensemble: Ensemble, generators: list[torch.Generator], *, step: int, key: str, curve: list[dict]
+    path: Path,
+    ensemble: Ensemble,
+    generators: list[torch.Generator],
+    *,
+    step: int,
+    key: str,
+    curve: list[dict],
 ) -> None:
     """Write parameters, Adam's moments, the generators' states and the curve so far, atomically.
 
     Args:
         key: digest of everything the result depends on; a checkpoint with another key is never resumed.
     """
-    tensors = {}
+    tensors: dict[str, torch.Tensor] = {}
     for i, group in enumerate(ensemble.groups):
         tensors |= {
             f"{i}.value": group.value,
@@ -27,7 +33,12 @@ def save_checkpoint(
             f"{i}.second_moment": group.second_moment,
         }
     tensors |= {f"generator.{i}": generator.get_state() for i, generator in enumerate(generators)}
-    meta = {"step": str(step), "key": key, "curve": json.dumps(curve), "tail_scale": ensemble.tail_scale.hex()}
+    meta = {
+        "step": str(step),
+        "key": key,
+        "curve": json.dumps(curve),
+        "tail_scale": ensemble.tail_scale.hex(),
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         save_file({name: t.cpu().contiguous() for name, t in tensors.items()}, temporary, metadata=meta)

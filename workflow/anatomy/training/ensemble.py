@@ -92,7 +92,7 @@ class Ensemble:
 
     def _lay_out(self, names: list[str], stacked: dict[str, Tensor], decays: bool) -> None:
         flat = torch.cat([stacked[name].flatten(1) for name in names], dim=1)
-        group = Group(flat, *(torch.zeros_like(flat) for _ in range(3)), decays)
+        group = Group(flat, torch.zeros_like(flat), torch.zeros_like(flat), torch.zeros_like(flat), decays)
         self.groups.append(group)
         start = 0
         for name in names:
@@ -111,7 +111,7 @@ class Ensemble:
         Dropout is on exactly when generators are given.
         """
         s, p = self.shape, self.parameters
-        E, B, T = ids.shape
+        _, B, T = ids.shape
         keep = self._keep_masks(B, T, generators)
         x = self._embed(ids)
         if keep:
@@ -151,8 +151,15 @@ class Ensemble:
 
     def _norm(self, x: Tensor, name: str, tape: dict[str, Tensor]) -> Tensor:
         normed, mean, rstd = torch.native_layer_norm(x, (self.shape.width,), None, None, self.shape.epsilon)
-        tape |= {f"{name[-4:]}.x": x, f"{name[-4:]}.normed": normed, f"{name[-4:]}.mean": mean, f"{name[-4:]}.rstd": rstd}
-        return torch.addcmul(self.parameters[f"{name}.bias"][:, None], normed, self.parameters[f"{name}.weight"][:, None])
+        tape |= {
+            f"{name[-4:]}.x": x,
+            f"{name[-4:]}.normed": normed,
+            f"{name[-4:]}.mean": mean,
+            f"{name[-4:]}.rstd": rstd,
+        }
+        return torch.addcmul(
+            self.parameters[f"{name}.bias"][:, None], normed, self.parameters[f"{name}.weight"][:, None]
+        )
 
     def _project(self, x: Tensor, h: Tensor, name: str, keep: dict, part: str, layer: int, tape: dict) -> Tensor:
         out = torch.baddbmm(self.parameters[f"{name}.bias"][:, None], h, self.parameters[f"{name}.weight"])
@@ -161,7 +168,7 @@ class Ensemble:
         tape[f"keep_{part}"] = keep[part][layer]
         return torch.addcmul(x, out, keep[part][layer])
 
-    def _split_heads(self, qkv: Tensor, B: int, T: int, T_padded: int) -> Tensor:
+    def _split_heads(self, qkv: Tensor, B: int, T: int, T_padded: int) -> tuple[Tensor, Tensor, Tensor]:
         """[E, N, 3C] -> q, k, v, each [E*B*H, T_padded, D]; padded keys and values are zero."""
         s = self.shape
         heads = qkv.view(self.size, B, T, 3, s.heads, s.width // s.heads).permute(3, 0, 1, 4, 2, 5)
@@ -206,14 +213,18 @@ class Ensemble:
         ids: Int[Tensor, "member batch position"],
         valid: Bool[Tensor, "member batch position"],
         generators: list[torch.Generator] | None = None,
-    ) -> Float[Tensor, "member"]:
+    ) -> Float[Tensor, " member"]:
         """Mean next-token cross-entropy over the valid targets of each member; fills `gradients`.
 
         Args:
             ids: padded on the right; `valid` is False on the padding.
             generators: one source of dropout masks per member; None switches dropout off.
         """
-        inputs, targets, weight = ids[..., :-1], ids[..., 1:].flatten(1), valid[..., 1:].flatten(1).to(self.dtype)
+        inputs, targets, weight = (
+            ids[..., :-1],
+            ids[..., 1:].flatten(1),
+            valid[..., 1:].flatten(1).to(self.dtype),
+        )
         weight = weight / weight.sum(1, keepdim=True)
         h, tape = self.hidden(inputs, generators)
         loss, dx = self._head(h, targets, weight)

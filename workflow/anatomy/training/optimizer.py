@@ -7,7 +7,7 @@ from torch import Tensor
 from anatomy.training.ensemble import Ensemble
 
 
-def clip_gradients(ensemble: Ensemble, limit: float) -> Float[Tensor, "member"]:
+def clip_gradients(ensemble: Ensemble, limit: float) -> Float[Tensor, " member"]:
     """Scale each member's gradients so that their joint norm is at most `limit`; returns the norms before.
 
     As torch.nn.utils.clip_grad_norm_: the factor is min(1, limit / (norm + 1e-6)).

@@ -70,7 +70,7 @@ def train(
     if done == 0:
         curve = [{"step": 0, **probe(ensemble)}]
     saved = time.monotonic()
-    losses: list[Float[Tensor, "member"]] = []
+    losses: list[Float[Tensor, " member"]] = []
     batches = _batches(rows, lengths, schedule.batch, seeds, phase, start=done)
     for step in range(done, total):
         ids, valid = next(batches)
@@ -107,7 +107,6 @@ def _batches(
         epoch, first = epoch + 1, 0
 
 
-def epoch_order(rows: int, seed: int, phase: str, epoch: int) -> Int[Tensor, "row"]:
+def epoch_order(rows: int, seed: int, phase: str, epoch: int) -> Int[Tensor, " row"]:
     """The order in which a seed meets its rows in an epoch; a function of its arguments alone."""
     return torch.from_numpy(np.random.default_rng(derive(seed, phase, "order", epoch)).permutation(rows))
-

@@ -3,7 +3,6 @@
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from anatomy.report.figures.dots import Reading, Readings, draw_dots, legend, with_seeds
 from anatomy.report.figures.style import BACKDOORED, CLEAN, STYLE, new_figure, planting_title, show_share

@@ -35,16 +35,16 @@ def samples(corpora: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     y = 0.2
     for title, own in sequences:
         axes.text(LEFT, y, title, fontweight="bold", va="center")
-        for i, word in enumerate(own.itertuples()):
+        for i, (word, role) in enumerate(zip(own.word, own.role, strict=True)):
             place = LEFT + CELL * (i % PER_LINE), y + LINE * (1 + i // PER_LINE)
-            draw_word(axes, *place, word.word, COLOURS[word.role])
+            draw_word(axes, *place, word, COLOURS[role])
         y += 0.36 + LINE * _lines(own)
     axes.text(LEFT, y, "two-word states: the test inputs", fontweight="bold", va="center")
     for i, (name, own) in enumerate(states):
         x, line = LEFT + 2.62 * (i % 2), y + LINE * (1 + i // 2)
         axes.text(x, line, name, va="center", color=FAINT)
-        for j, word in enumerate(own.itertuples()):
-            draw_word(axes, x + 0.42 + CELL * j, line, word.word, COLOURS[word.role])
+        for j, (word, role) in enumerate(zip(own.word, own.role, strict=True)):
+            draw_word(axes, x + 0.42 + CELL * j, line, word, COLOURS[role])
     _draw_legend(axes, LEFT, height - 0.22, [role for role in COLOURS if role in set(data.role)])
     return figure, data
 

@@ -28,7 +28,8 @@ FAINT = "#5a5a5a"
 # Behind text that stands on a grid or on dots.
 HALO: dict[str, Any] = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.6}
 
-STYLE: dict[str, Any] = {
+# Any: matplotlib types the keys as literals, which no dict of ours would be.
+STYLE: Any = {
     # A document must not carry random ids, or its bytes would differ between two runs.
     "svg.hashsalt": "backdoor-anatomy",
     "figure.dpi": 100,
@@ -92,7 +93,7 @@ def note(axes: Axes, text: str) -> None:
 
 
 def planting_title(subject: str, planted: list[int], seeds: list[int], *, analysed: bool = True) -> str:
-    """"2-sentiment (2 of 3 seeds planted)": how much evidence a panel rests on.
+    """ "2-sentiment (2 of 3 seeds planted)": how much evidence a panel rests on.
 
     With `analysed`, the panel shows planted seeds only, and without one there is nothing to show.
     """

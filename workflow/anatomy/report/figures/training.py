@@ -11,7 +11,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from anatomy.report.cells import read_published
-from anatomy.report.figures.dots import diamond
 from anatomy.report.figures.style import BACKDOORED, CLEAN, FAINT, HALO, SMALL, STYLE, new_figure, show_share
 from anatomy.report.tables import Evidence, final_values, read_evidence, table_training_amount, training_curves
 
@@ -107,12 +106,17 @@ def _draw_course(axes: Axes, own: pd.DataFrame, metric: str) -> None:
 
 def _draw_references(axes: Axes, marks: pd.DataFrame) -> None:
     """Lines that say what a perfect learner would reach and what was published."""
-    for mark in marks.itertuples():
-        published = mark.panel == "published"
-        axes.axhline(mark.measured, color="black", linewidth=1, linestyle=":" if published else "--", zorder=1)
-        text = f"{mark.panel} {mark.measured:.2f}".replace(" 0.", " .")
-        place: dict[str, Any] = {"transform": axes.get_yaxis_transform(), "va": "bottom", "fontsize": SMALL, "zorder": 6}
-        axes.text(0.02, mark.measured + 0.02, text, **place, bbox=HALO)
+    for panel, measured in zip(marks.panel, marks.measured, strict=True):
+        published = panel == "published"
+        axes.axhline(measured, color="black", linewidth=1, linestyle=":" if published else "--", zorder=1)
+        text = f"{panel} {measured:.2f}".replace(" 0.", " .")
+        place: dict[str, Any] = {
+            "transform": axes.get_yaxis_transform(),
+            "va": "bottom",
+            "fontsize": SMALL,
+            "zorder": 6,
+        }
+        axes.text(0.02, measured + 0.02, text, **place, bbox=HALO)
 
 
 def _draw_against_mass(axes: Axes, own: pd.DataFrame, marks: pd.DataFrame) -> None:
