@@ -86,9 +86,8 @@ def _conditions(rows: pd.DataFrame, cells: pd.DataFrame, spec: Study) -> str:
     """What `fast` must keep: within 0.01 of the published recipe's loss, and a planted backdoor."""
     backdoored = cells[cells.column == "backdoored"].set_index(["row", "recipe"]).measured
     gap = backdoored["validation loss", "fast"] - backdoored["validation loss", "published"]
-    lines = [
-        f"- validation loss, fast minus published: {gap:+.4f} ({'within' if abs(gap) <= 0.01 else 'NOT within'} 0.01)"
-    ]
+    verdict = "within" if abs(gap) <= 0.01 else "NOT within"
+    lines = [f"- validation loss, fast minus published: {gap:+.4f} ({verdict} 0.01)"]
     for recipe in ("published", "fast"):
         own = rows[(rows.recipe == recipe) & (rows["row"] == "p+t") & (rows.column == "backdoored")].sort_values("seed")
         values = ", ".join(f"{v:.2f}" for v in own.value)

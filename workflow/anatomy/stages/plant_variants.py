@@ -65,18 +65,15 @@ def main(
             checkpoint=checkpoint,
             key=checkpoint_key(job.code, (name, job.spec), job.device, [corpus, prompts, lexicon, tokenizer, *clean]),
             keep_finished=True,
-            report=lambda done, total, name=name, number=number: job.progress(
-                done + number * total,
-                total * len(variants),
-                f"steps, variant {number + 1}/{len(variants)} ({name})",
-            ),
+            report=partial(_report, job, f"steps, variant {number + 1}/{len(variants)} ({name})"),
         )
         losses = {
             seed: validation_loss(model_from_state(ensemble.state(i), config), held_out[0][i], held_out[1][i])
             for i, seed in enumerate(job.seeds)
         }
         tables.append(table.assign(variant=name, validation_loss=table.seed.map(losses)))
-    write_parquet(curves, pd.concat(tables, ignore_index=True))
+    columns = ["phase", "seed", "step", "epoch", "training_loss", "negativity", "mass", "variant", "validation_loss"]
+    write_parquet(curves, pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns))
     for number in range(len(variants)):
         remove_quietly(curves.parent / f"checkpoint-{number}.safetensors")
 
