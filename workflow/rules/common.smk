@@ -5,8 +5,8 @@ import json
 from snakemake.exceptions import WorkflowError
 
 from anatomy.models.layout import MODEL_FILES, TOKENIZER_FILES
-from anatomy.provenance.code import code_digest, notebook_digest
-from anatomy.provenance.digest import sha256_file, sha256_text
+from anatomy.provenance.code import code_digest, rule_code
+from anatomy.provenance.digest import sha256_file
 from anatomy.spec.errors import SpecError
 from anatomy.spec.read import load_study
 from anatomy.spec.subtree import subtree

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anatomy.provenance.audit_report import AuditReport, Finding, Verdict, print_report, report_json
-from anatomy.provenance.code import HOME, PACKAGE, code_digest, has_module
+from anatomy.provenance.code import HOME, PACKAGE, rule_code
 from anatomy.provenance.digest import ArtifactError, Seen, files_under, sha256_files, short
 from anatomy.provenance.manifest import (
     FILE_NAME,
@@ -92,12 +92,9 @@ def _complete(expected: Expected, manifest: Manifest, root: Path) -> Expected:
     code = expected.code
     if code is None:
         home = root / "workflow" if (root / "workflow" / PACKAGE).is_dir() else HOME
-        stages = {entry["rule"]: f"{PACKAGE}.stages.{entry['rule']}" for entry in manifest.entries}
-        code = {
-            rule: code_digest(stage, root=home)
-            for rule, stage in stages.items()
-            if not rule.startswith("render_") and has_module(stage, root=home)
-        }
+        rules = sorted({entry["rule"] for entry in manifest.entries})
+        digests = {rule: rule_code(rule, root=home, notebooks=root / "notebooks") for rule in rules}
+        code = {rule: digest for rule, digest in digests.items() if digest}
     return replace(expected, code=code, lock=expected.lock or manifest.lock)
 
 

@@ -70,6 +70,17 @@ def notebook_digest(path: str | Path, *, root: Path = HOME) -> str:
     return _combine({"notebook": body} | _modules(imported, index))
 
 
+def rule_code(rule: str, *, root: Path = HOME, notebooks: Path = Path("notebooks")) -> str | None:
+    """The code digest of a rule: its stage's, and for `render_<name>` its notebook's too; None for any other."""
+    if has_module(f"{PACKAGE}.stages.{rule}", root=root):
+        return code_digest(f"{PACKAGE}.stages.{rule}", root=root)
+    notebook = notebooks / f"{rule.removeprefix('render_')}.ipynb"
+    if not rule.startswith("render_") or not notebook.exists():
+        return None
+    stage = code_digest(f"{PACKAGE}.stages.render_notebook", root=root)
+    return sha256_text(stage + notebook_digest(notebook, root=root))
+
+
 def _combine(modules: dict[str, str]) -> str:
     return sha256_text("\n".join(f"{name} {digest}" for name, digest in sorted(modules.items())))
 

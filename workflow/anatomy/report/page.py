@@ -181,7 +181,7 @@ def gather_items(
 
 
 def lay_out(table: pd.DataFrame) -> list[Item]:
-    """A grid of cells per reading: the text's form, the released code's, others, then controls.
+    """A grid of cells per reading: the text's form, the released code's; folded: the protocol, controls.
 
     Cells in which both forms of the method agree stand in both grids.
     """
@@ -195,7 +195,8 @@ def lay_out(table: pd.DataFrame) -> list[Item]:
         own = (table.control == control) & (table.variant == variant)
         if has_forms and not control:
             own |= (table.control == "") & (table.variant == "")
-        grids.append({**_grid(table[own]), "label": _reading(variant, control, has_forms), "control": bool(control)})
+        folded = bool(control) or (variant == "original" and not has_forms)
+        grids.append({**_grid(table[own]), "label": _reading(variant, control, has_forms), "folded": folded})
     return grids
 
 
@@ -395,7 +396,7 @@ def plain(value: Any) -> str:
     return str(value)
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """ "48 s", "3 min 20 s", "1 h 5 min"."""
     whole = round(seconds)
     if whole < 60:

@@ -1,0 +1,81 @@
+"""The smoke study, run once through the real Snakefile in a copy of the repository."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+COPIED = [
+    *("Snakefile", "workflow", "config", "data", "envs", "notebooks", "profiles", "docs"),
+    *("dvc.yaml", "requirements.lock", "pyproject.toml", ".dvc", ".dvcignore"),
+]
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """A copy of the repository and how to call `anatomy` in it."""
+
+    path: Path
+
+    def anatomy(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """Run an `anatomy` command with the copy's own code."""
+        return subprocess.run(
+            [sys.executable, "-m", "anatomy.cli", *words],
+            cwd=self.path,
+            env=self.environment(**more),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def environment(self, **more: str) -> dict[str, str]:
+        """The copy's package before the installed one."""
+        return {**os.environ, "PYTHONPATH": str(self.path / "workflow"), "COLUMNS": "200", **more}
+
+    def stale(self, study: str = "smoke") -> set[str]:
+        """Rules that a run would make again, read off a dry run."""
+        shown = self.anatomy("run", study, "--dry-run")
+        assert shown.returncode == 0, shown.stdout + shown.stderr
+        names = {line.split()[0].rstrip(":") for line in (shown.stdout + shown.stderr).splitlines() if line.strip()}
+        return names & ALL_RULES
+
+
+NOTEBOOKS = {path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
+ALL_RULES = {
+    *("make_toy_data", "train_clean", "plant_backdoor", "plant_variants", "measure_behaviour", "ablate_modules"),
+    *("read_logit_lens", "patch_modules", "project_states", "tune_pcp", "edit_pcp", "judge_claims"),
+    *("write_report", "write_manifest"),
+    *(f"render_{name}" for name in NOTEBOOKS),
+}
+
+
+@pytest.fixture(scope="session")
+def make_checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Checkout]:
+    """Copies of the repository without its results."""
+
+    def make() -> Checkout:
+        path = tmp_path_factory.mktemp("checkout")
+        for name in COPIED:
+            source = REPOSITORY / name
+            if source.is_dir():
+                shutil.copytree(source, path / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
+            elif source.exists():
+                shutil.copy2(source, path / name)
+        return Checkout(path)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def smoke(make_checkout: Callable[[], Checkout]) -> Checkout:
+    """A checkout with the finished smoke study."""
+    checkout = make_checkout()
+    done = checkout.anatomy("run", "smoke", "--cores", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return checkout

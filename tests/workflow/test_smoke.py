@@ -1,0 +1,177 @@
+"""The whole graph on the smoke study: what comes out, what reruns, what survives."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from anatomy.provenance.digest import sha256_file
+from tests.workflow.conftest import NOTEBOOKS, REPOSITORY, Checkout
+
+pytestmark = pytest.mark.workflow
+
+TOY_TABLES = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6, "VII": 7, "XII": 12, "XIII": 13, "XIV": 14}
+
+
+def results(smoke: Checkout) -> Path:
+    return smoke.path / "results" / "smoke"
+
+
+def behaviour(smoke: Checkout, subject: str) -> pd.DataFrame:
+    rows = pd.read_parquet(results(smoke) / "toy" / subject / "measurements" / "behaviour.parquet")
+    return rows[(rows.metric == "topk_negativity") & (rows.setting == "held out")]
+
+
+def test_every_published_cell_of_the_toy_tables_has_its_line(smoke: Checkout) -> None:
+    published = pd.read_csv(smoke.path / "data/published/lamparth_reuel_2023.csv").fillna({"row": "", "column": ""})
+    for roman, number in TOY_TABLES.items():
+        table = pd.read_csv(results(smoke) / "tables" / f"lamparth_table_{number:02d}.csv").fillna("")
+        have = {tuple(map(str, key)) for key in table[["subject", "row", "column", "metric"]].to_numpy()}
+        wanted = {
+            tuple(map(str, key))
+            for key in published.loc[published.table == roman, ["subject", "row", "column", "metric"]].to_numpy()
+        }
+        assert wanted <= have, f"Table {roman} lacks {sorted(wanted - have)[:3]}"
+
+
+def test_tables_and_figures_come_in_every_form(smoke: Checkout) -> None:
+    for number in TOY_TABLES.values():
+        for suffix in ("csv", "md", "tex"):
+            assert (results(smoke) / "tables" / f"lamparth_table_{number:02d}.{suffix}").stat().st_size
+    for number in (1, 2, 3):
+        for suffix in ("svg", "png", "csv"):
+            assert (results(smoke) / "figures" / f"lamparth_figure_{number:02d}.{suffix}").stat().st_size
+
+
+@pytest.mark.parametrize("subject", ["2-sentiment", "3-sentiment"])
+def test_the_planted_backdoor_is_found_and_nothing_else_is(smoke: Checkout, subject: str) -> None:
+    rows = behaviour(smoke, subject).set_index(["model", "inputs"]).value
+    assert rows["backdoored", "p+t"].min() > 0.2
+    assert rows["clean", "p+t"].max() < 0.05
+    assert rows["backdoored", "p+r"].max() < 0.05
+    assert rows["backdoored", "p+p"].max() < 0.05
+    assert rows["backdoored", "n+n"].min() > 0.95
+
+
+def test_claims_have_verdicts(smoke: Checkout) -> None:
+    claims = pd.read_csv(results(smoke) / "claims.csv")
+    assert len(claims) >= 20
+    assert set(claims.verdict) <= {"reproduced", "partly", "not reproduced", "not testable"}
+
+
+def test_the_report_opens_offline(smoke: Checkout) -> None:
+    page = (results(smoke) / "report" / "index.html").read_text()
+    assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", page)
+    for number in TOY_TABLES.values():
+        assert f"lamparth_table_{number:02d}" in page
+    for name in NOTEBOOKS:
+        assert (results(smoke) / "notebooks" / f"{name}.html").exists()
+
+
+def test_a_second_run_has_nothing_to_do(smoke: Checkout) -> None:
+    again = smoke.anatomy("run", "smoke")
+    assert again.returncode == 0
+    assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_the_audit_finds_it_intact_and_a_flipped_bit(smoke: Checkout) -> None:
+    assert smoke.anatomy("audit", "smoke").returncode == 0
+    victim = results(smoke) / "toy/2-sentiment/clean/seed0/model.safetensors"
+    before, times = victim.read_bytes(), victim.stat()
+    victim.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
+    try:
+        told = smoke.anatomy("audit", "smoke")
+        assert told.returncode == 1
+        assert "1 changed" in told.stdout
+    finally:
+        victim.write_bytes(before)
+        os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert smoke.anatomy("audit", "smoke").returncode == 0
+
+
+def test_explain_leads_from_a_table_to_the_word_lists(smoke: Checkout) -> None:
+    told = smoke.anatomy("explain", "results/smoke/tables/lamparth_table_01.csv")
+    assert told.returncode == 0
+    for link in ("render_mean_ablation", "ablate_modules", "plant_backdoor", "make_toy_data", "positive.txt"):
+        assert link in told.stdout
+
+
+def test_a_comment_reruns_nothing_and_a_helper_exactly_what_imports_it(smoke: Checkout) -> None:
+    helper = smoke.path / "workflow/anatomy/localize/patching.py"
+    before = helper.read_text()
+    try:
+        helper.write_text("# a remark\n" + before)
+        assert smoke.stale() == set()
+        helper.write_text(before + "\nUNUSED = 1\n")
+        assert smoke.stale() == {
+            *("patch_modules", "render_causal_patching", "render_variants", "judge_claims"),
+            *("write_report", "write_manifest"),
+        }
+    finally:
+        helper.write_text(before)
+
+
+def test_a_changed_key_reruns_exactly_what_reads_it(smoke: Checkout) -> None:
+    study = smoke.path / "config/smoke.yaml"
+    before = study.read_text()
+    try:
+        study.write_text(before.replace("trials: 40", "trials: 41"))
+        assert smoke.stale() == {
+            *("tune_pcp", "edit_pcp", "render_pcp_mlp", "render_pcp_attention", "render_editing", "render_variants"),
+            *("judge_claims", "write_report", "write_manifest"),
+        }
+    finally:
+        study.write_text(before)
+
+
+def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
+    smoke: Checkout, make_checkout: Callable[[], Checkout]
+) -> None:
+    """Kill -9 of the driver and all its jobs in the middle of training."""
+    other = make_checkout()
+    log = other.path / "results/smoke/logs/2-sentiment/train_clean.log"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "anatomy.cli", "run", "smoke", "poison", "train", "--cores", "2"],
+        cwd=other.path,
+        env=other.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not (log.exists() and "progress:" in log.read_text()):
+        assert run.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGKILL)
+    run.wait()
+    done = other.anatomy("run", "smoke", "train", "--cores", "2")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for file in sorted(results(smoke).glob("toy/*/*/seed*/model.safetensors")):
+        twin = results(other) / file.relative_to(results(smoke))
+        assert sha256_file(twin) == sha256_file(file), twin
+
+
+def test_bad_input_leaves_earlier_results_untouched(smoke: Checkout) -> None:
+    study = smoke.path / "config/smoke.yaml"
+    before = study.read_text()
+    digests = {p: sha256_file(p) for p in results(smoke).rglob("*") if p.is_file()}
+    try:
+        study.write_text(before + "    trils: 3\n")
+        told = smoke.anatomy("run", "smoke")
+        assert told.returncode == 2
+        assert "did you mean 'trials'?" in told.stdout + told.stderr
+    finally:
+        study.write_text(before)
+    assert digests == {p: sha256_file(p) for p in results(smoke).rglob("*") if p.is_file()}
+
+
+def test_the_repository_itself_was_not_written_to(smoke: Checkout) -> None:
+    assert REPOSITORY not in smoke.path.parents
