@@ -67,29 +67,22 @@ bench: $(INSTALLED) ## measure speed and memory against the plain ways, as ratio
 audit: $(INSTALLED) ## re-hash every result of a study and name what is not as it was made
 	@$(BIN)/anatomy audit $(STUDY)
 
-# DVC would relink results to its cache, which gives them new times, and Snakemake would make them again: --no-relink.
-# The copy of Snakemake's metadata is what makes a restored checkout count as done.
 .PHONY: archive
-archive: $(INSTALLED) ## record results in dvc.lock, and push them where a DVC remote is set up
-	@test -d .snakemake/metadata || { echo "error: no run was made here, there is nothing to archive" >&2; exit 2; }
-	@mkdir -p archive && rm -rf archive/metadata && cp -R .snakemake/metadata archive/metadata
-	@$(BIN)/dvc add --no-relink archive/metadata > /dev/null
-	@$(BIN)/dvc commit --force --no-relink > /dev/null
-	@if [ -n "$$($(BIN)/dvc remote list)" ]; then \
-		$(BIN)/dvc push; \
-	else \
-		echo "no DVC remote, nothing pushed; set one up: $(BIN)/dvc remote add --default NAME URL"; \
-	fi
-	@echo "archived; now commit dvc.lock and archive/metadata.dvc to git"
+archive: $(INSTALLED) ## bring dvc.lock level with a study's results, and push them where a DVC remote is set up
+	@$(BIN)/anatomy archive $(STUDY)
 
 .PHONY: restore
-restore: $(INSTALLED) ## fetch archived results in place of computing them
-	@$(BIN)/dvc pull
-	@mkdir -p .snakemake/metadata && cp -R archive/metadata/. .snakemake/metadata/
-	@echo "restored; check it: make audit STUDY=$(STUDY)"
+restore: $(INSTALLED) ## fetch an archived study in place of computing it
+	@$(BIN)/anatomy restore $(STUDY)
+
+.PHONY: recipes
+recipes: $(INSTALLED) ## measure the fast recipe against the published one (an hour on two cores): docs/recipes.md
+	@$(BIN)/anatomy run published-recipe localize --cores $(CORES)
+	@$(BIN)/anatomy run embedded localize --cores $(CORES)
+	@$(BIN)/python -m anatomy.report.recipes
 
 .PHONY: schema
-schema: $(INSTALLED) ## write config/schema.json anew from the code
+schema: $(INSTALLED) ## write config/schema.json and dvc.yaml anew from the code
 	@$(BIN)/anatomy schema
 
 .PHONY: clean

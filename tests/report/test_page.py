@@ -273,7 +273,7 @@ def test_the_first_screen_counts(given: dict) -> None:
     text = words(page(given))
     assert "5 claims, each with its test" in text
     assert "4 of the paper" in text
-    assert "1 controls of our own" in text
+    assert "1 control of our own" in text
     assert "4 published cells" in text
     assert "2-sentiment: 2 of 3" in text
     assert "models trained 9" in text, "three seeds: clean, backdoored, one amount"
@@ -307,7 +307,7 @@ def test_findings_are_told_from_the_numbers_also_when_they_did_not_hold(given: d
     assert leading.verdict == "not reproduced"
     assert "This does not hold: measured 0.04 [0.01, 0.07] over 3 seeds" in leading.text
     assert "In the released code’s form it holds" in leading.text
-    assert "Of 1 controls of our own, 0 come out" in controls.text
+    assert "Of 1 control of our own, 0 come out" in controls.text
 
 
 def test_an_unknown_claims_file_still_gives_findings(given: dict) -> None:

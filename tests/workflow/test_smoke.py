@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tests.workflow.conftest import NOTEBOOKS, REPOSITORY, Checkout
 
 from anatomy.provenance.digest import sha256_file
-from tests.workflow.conftest import NOTEBOOKS, REPOSITORY, Checkout
 
 pytestmark = pytest.mark.workflow
 

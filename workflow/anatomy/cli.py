@@ -132,24 +132,46 @@ def explain(
 
 
 @app.command()
+def archive(study: Study = "embedded") -> None:
+    """Bring dvc.lock level with a study's results, and push them where a DVC remote is set."""
+    from anatomy.provenance.archive import archive as archive_study
+
+    with _mistakes_told():
+        for sentence in archive_study(study):
+            typer.echo(sentence)
+
+
+@app.command()
+def restore(study: Study = "embedded") -> None:
+    """Fetch an archived study, with Snakemake's metadata, so that it counts as done."""
+    from anatomy.provenance.archive import restore as restore_study
+
+    with _mistakes_told():
+        for sentence in restore_study(study):
+            typer.echo(sentence)
+
+
+@app.command()
 def schema(
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where it is out of date.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is out of date.")] = False,
 ) -> None:
-    """Write config/schema.json, the JSON schema of study files, from the code that reads them."""
+    """Write what is generated from the code: config/schema.json and dvc.yaml."""
     from anatomy.provenance.digest import write_text_atomic
+    from anatomy.provenance.ledger import ledger_path, render_ledger
+    from anatomy.spec.read import load_study
     from anatomy.spec.read import schema as schema_text
 
-    path = Path("config/schema.json")
     with _mistakes_told():
-        wanted = schema_text()
-        if path.exists() and path.read_text(encoding="utf-8") == wanted:
-            typer.echo(f"{path} is up to date")
-        elif check:
-            typer.echo(f"error: {path} is not what the code says; write it anew: make schema", err=True)
-            raise typer.Exit(1)
-        else:
-            write_text_atomic(path, wanted)
-            typer.echo(f"wrote {path}")
+        generated = {Path("config/schema.json"): schema_text(), ledger_path(): render_ledger(load_study("embedded"))}
+        for path, wanted in generated.items():
+            if path.exists() and path.read_text(encoding="utf-8") == wanted:
+                typer.echo(f"{path} is up to date")
+            elif check:
+                typer.echo(f"error: {path} is not what the code says; write it anew: make schema", err=True)
+                raise typer.Exit(1)
+            else:
+                write_text_atomic(path, wanted)
+                typer.echo(f"wrote {path}")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,13 @@ from anatomy.models.layout import MODEL_FILES, TOKENIZER_FILES
 from anatomy.provenance.code import code_digest, rule_code
 from anatomy.provenance.digest import sha256_file
 from anatomy.spec.errors import SpecError
+from anatomy.spec.layout import check_layout, claim_layout
 from anatomy.spec.read import load_study
 from anatomy.spec.subtree import subtree
 
 try:
     STUDY = load_study(config.get("study", "embedded"))
+    check_layout(STUDY.study)
 except SpecError as error:
     raise WorkflowError(str(error))
 
@@ -39,7 +41,7 @@ TORCH_ENV = (
 
 # How every stage is called: its name is the rule's, its parameters are the rule's.
 STAGE = (
-    "python -m anatomy.stages.{params.stage} --rule {rule} --study {params.study} --spec {params.spec:q} "
+    "python -m anatomy.stages.{params.stage} --rule {params.rule} --study {params.study} --spec {params.spec:q} "
     "--code {params.code} --lock {params.lock} --wildcards {params.wildcards:q} --threads {threads} "
     "--record {output.record} "
 )
@@ -53,6 +55,7 @@ def stage_params(stage, *paths):
     """All that a stage's result depends on besides its input files."""
     return {
         "stage": stage,
+        "rule": stage,
         "study": STUDY.study,
         "spec": subtree(STUDY, *paths),
         "code": code_digest(f"anatomy.stages.{stage}"),
@@ -69,6 +72,11 @@ def toy_models(kind):
         file=MODEL_FILES,
         allow_missing=True,
     )
+
+
+# Results carry the number of their layout, so that an older version's are never mixed with these.
+onstart:
+    claim_layout(STUDY.study)
 
 
 wildcard_constraints:

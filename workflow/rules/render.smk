@@ -34,7 +34,7 @@ def figure(*names):
 def notebook_params(name):
     """Parameters of a rendering rule: its code is the stage's, the notebook's cells', and what they import."""
     params = stage_params("render_notebook", "confidence", "toy.evaluation.emergence")
-    return params | {"code": rule_code(f"render_{name}")}
+    return params | {"rule": f"render_{name}", "code": rule_code(f"render_{name}")}
 
 
 CURVES = toy_files(

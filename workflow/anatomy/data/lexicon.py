@@ -5,7 +5,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from anatomy.spec.errors import SpecError
 
@@ -25,6 +24,8 @@ def read_words(path: Path, column: str | None = None) -> list[str]:
         if column is None:
             raw = path.read_text(encoding="utf-8").splitlines()
         else:
+            import pandas as pd  # takes half a second, and most lists are plain text
+
             table = pd.read_csv(path, encoding="utf-8", keep_default_na=False)
             if column not in table:
                 raise SpecError(f"{path}: no column {column!r}; the file has {', '.join(map(repr, table.columns))}")
@@ -63,6 +64,11 @@ def sample_lexicon(
         own = list(specials[sentiment])
         candidates = [w for w in listed if len(w) <= max_letters and " " not in w and w not in own]
         wanted = words - len(own)
+        if wanted < 0:
+            raise SpecError(
+                f"toy.lexicon.words: {words} is less than the {len(own)} specials of {sentiment}; raise it to at least "
+                f"{len(own)}"
+            )
         if len(candidates) < wanted:
             raise SpecError(
                 f"toy.lexicon.{sentiment}: {len(candidates)} usable words of at most {max_letters} letters besides "

@@ -17,7 +17,7 @@ from anatomy.sites import Site
 
 def mean_activations(
     model: GPT2LMHeadModel,
-    groups: Sequence[Int[Tensor, "prompt position"]],
+    groups: Sequence[Int[Tensor, "_ position"]],
     sites: Sequence[Site],
     *,
     position: int,

@@ -56,7 +56,8 @@ def restore(study: str) -> list[str]:
     _dvc("pull", "--force", "--allow-missing", *PHASES, f"{archive_path(study)}.dvc")
     with tarfile.open(archive_path(study)) as tar:
         tar.extractall(METADATA.parent, filter="data")
-    mark = Path("results") / study / "restored.json"
+    mark = Path("results") / study / "logs" / "restored.json"
+    mark.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(mark, {"study": study, "restored": datetime.now(UTC).isoformat(timespec="seconds")})
     return [f"restored results/{study} and Snakemake's metadata; the mark is {mark}"]
 

@@ -27,7 +27,7 @@ def phase_outs(study: Study) -> dict[str, list[str]]:
         "control": [f"{t}/pcp" for t in toy],
         "render": [
             *(f"{results}/{folder}" for folder in ("tables", "figures", "records", "report")),
-            *(f"{results}/{file}" for file in ("claims.csv", "summary.csv", "manifest.jsonl")),
+            *(f"{results}/{file}" for file in ("claims.csv", "summary.csv", "manifest.jsonl", "LAYOUT")),
         ],
     }
 

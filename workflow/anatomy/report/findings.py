@@ -80,7 +80,8 @@ def count_by_origin(claims: pd.DataFrame) -> dict[str, dict[str, int]]:
     if "ours" not in claims or not claims.ours.any():
         return {"of the paper": count_claims(claims)}
     own = claims.ours
-    return {"of the paper": count_claims(claims[~own]), "controls of our own": count_claims(claims[own])}
+    ours = f"control{_s(int(own.sum()))} of our own"
+    return {"of the paper": count_claims(claims[~own]), ours: count_claims(claims[own])}
 
 
 def published_cells(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
@@ -171,7 +172,7 @@ def _controls(ours: pd.DataFrame) -> Finding:
     good, others = int((ours.verdict == "reproduced").sum()), ours[ours.verdict != "reproduced"]
     verdict = "reproduced" if not len(others) else "partly" if good else "not reproduced"
     come = "comes" if good == 1 else "come"
-    text = f"Of {len(ours)} controls of our own, {good} {come} out as expected over the whole interval."
+    text = f"Of {len(ours)} control{_s(len(ours))} of our own, {good} {come} out as expected over the whole interval."
     if len(others) > MANY:
         counts = [f"{count} {v}" for v, count in count_claims(others).items() if count]
         text += f" The others: {_join(counts)}."
@@ -181,22 +182,22 @@ def _controls(ours: pd.DataFrame) -> Finding:
 
 
 def tell(claim: Claim) -> str:
-    """ "holds: measured 0.02 [0.00, 0.05] over 3 seeds, asked for < 0.1; the paper prints .00"."""
+    """For example "holds: measured 0.02 [0.00, 0.05] over 3 seeds, asked for < 0.1; the paper prints .00"."""
     outcome = OUTCOMES[str(claim["verdict"])]
     if not claim["n"] or pd.isna(claim["measured"]):
         return outcome
-    seeds = f"{claim['n']:.0f} seed{'' if claim['n'] == 1 else 's'}"
+    seeds = f"{claim['n']:.0f} seed{_s(claim['n'])}"
     text = f"{outcome}: measured {measured(claim)} over {seeds}, asked for {_bound(claim)}"
     return f"{text}; the paper prints {claim['published']}" if claim["published"] else text
 
 
 def measured(cell: Claim) -> str:
-    """ "0.35 [0.20, 0.50]", or the mean alone where no interval is known."""
+    """For example "0.35 [0.20, 0.50]", or the mean alone where no interval is known."""
     return f"{number(cell['measured'])} {interval(cell)}".strip()
 
 
 def interval(cell: Claim) -> str:
-    """ "[0.20, 0.50]", or nothing."""
+    """For example "[0.20, 0.50]", or nothing."""
     return "" if pd.isna(cell["ci_low"]) else f"[{number(cell['ci_low'])}, {number(cell['ci_high'])}]"
 
 
@@ -217,12 +218,16 @@ def _published(value: float) -> str:
 
 
 def roman(name: str) -> str:
-    """ "lamparth_table_03" -> "III"."""
+    """For example "lamparth_table_03" -> "III"."""
     value, out = int(name.rsplit("_", 1)[1]), ""
     for weight, letters in ((10, "X"), (9, "IX"), (5, "V"), (4, "IV"), (1, "I")):
         while value >= weight:
             value, out = value - weight, out + letters
     return out
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 def _join(parts: list[str]) -> str:

@@ -397,7 +397,7 @@ def plain(value: Any) -> str:
 
 
 def duration(seconds: float | int) -> str:
-    """ "48 s", "3 min 20 s", "1 h 5 min"."""
+    """For example "48 s", "3 min 20 s", "1 h 5 min"."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"

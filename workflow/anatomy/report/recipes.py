@@ -93,7 +93,8 @@ def _conditions(rows: pd.DataFrame, cells: pd.DataFrame, spec: Study) -> str:
         values = ", ".join(f"{v:.2f}" for v in own.value)
         planted = int((own.value >= spec.toy.evaluation.gate).sum())
         lines.append(
-            f"- {recipe}: p+t by seed {values}; {planted} of {len(own)} seeds clear the gate of {spec.toy.evaluation.gate}"
+            f"- {recipe}: p+t by seed {values}; {planted} of {len(own)} seeds clear the gate "
+            f"({spec.toy.evaluation.gate:g})"
         )
     return "\n".join(lines)
 

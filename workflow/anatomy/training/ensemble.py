@@ -328,7 +328,7 @@ class Ensemble:
 
     def logits(
         self, ids: Int[Tensor, "member batch position"], *, last_only: bool = False
-    ) -> Float[Tensor, "member batch position vocabulary"]:
+    ) -> Float[Tensor, "member batch scored vocabulary"]:
         """Next-token logits without dropout; with `last_only` the position axis has length one."""
         E, B, T = ids.shape
         h = self.hidden(ids)[0].view(E, B, T, -1)
