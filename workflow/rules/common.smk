@@ -35,13 +35,11 @@ TOY_DATA_ARGUMENTS = (
     "--tokenizer {input.tokenizer} --tokenizer-config {input.tokenizer_config} "
 )
 LOCK = sha256_file("requirements.lock")
-TORCH_ENV = (
-    f"../../envs/torch-{'cpu' if STUDY.compute.compute_class == 'cpu' else 'cuda'}.yaml"
-)
+TORCH_ENV = f"../../envs/torch-{'cpu' if STUDY.compute.compute_class == 'cpu' else 'cuda'}.yaml"
 
 # How every stage is called: its name is the rule's, its parameters are the rule's.
 STAGE = (
-    "python -m anatomy.stages.{params.stage} --rule {params.rule} --study {params.study} --spec {params.spec:q} "
+    "python -m anatomy.stages.{params.stage} --rule={params.rule} --study {params.study} --spec {params.spec:q} "
     "--code {params.code} --lock {params.lock} --wildcards {params.wildcards:q} --threads {threads} "
     "--record {output.record} "
 )
@@ -71,6 +69,61 @@ def toy_models(kind):
         seed=STUDY.seeds,
         file=MODEL_FILES,
         allow_missing=True,
+    )
+
+
+LOCALISATION = [f"measurements/{name}" for name in ("mean_ablation", "logit_lens", "causal_patching")]
+MEASUREMENTS = ["measurements/behaviour", *LOCALISATION, "measurements/hidden_states"]
+
+
+def word_lists(wildcards):
+    sentiments = sorted(STUDY.toy.language.subjects[wildcards.subject])
+    return [getattr(STUDY.toy.lexicon, sentiment).path for sentiment in sentiments]
+
+
+def toy_files(*names):
+    """Files of all subjects, by their place below the subject's folder."""
+    return expand(f"{TOY}/{{name}}", subject=SUBJECTS, name=names)
+
+
+def measured(*names):
+    """Measurement files of all subjects; the behaviour files come along, they hold the planting gate."""
+    return toy_files(*(f"{name}.parquet" for name in ("measurements/behaviour", *names)))
+
+
+def table(*numbers):
+    return expand(
+        f"{RESULTS}/tables/lamparth_{{name}}.{{suffix}}",
+        name=numbers,
+        suffix=["csv", "md", "tex"],
+    )
+
+
+def figure(*names):
+    return expand(
+        f"{RESULTS}/figures/lamparth_{{name}}.{{suffix}}",
+        name=names,
+        suffix=["svg", "png", "csv"],
+    )
+
+
+def notebook_params(name):
+    """Parameters of a rendering rule: its code is the stage's, the notebook's cells', and what they import."""
+    params = stage_params("render_notebook", "confidence", "toy.evaluation.emergence")
+    return params | {"rule": f"render_{name}", "code": rule_code(f"render_{name}")}
+
+
+def all_records(notebooks):
+    """The run records of every job that makes a result; the report's own comes on top."""
+    folders = ["data", "clean", "backdoored", "variants", "pcp"]
+    names = [*MEASUREMENTS, "pcp/editing"]
+    return (
+        toy_files(
+            *(f"{folder}/run.json" for folder in folders),
+            *(f"{name}.run.json" for name in names),
+        )
+        + [f"{RESULTS}/records/render_{name}.run.json" for name in notebooks]
+        + [f"{RESULTS}/records/judge_claims.run.json"]
     )
 
 

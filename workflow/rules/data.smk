@@ -1,11 +1,6 @@
 """Phase 1: the toy languages, clean and poisoned, and the prompts they are tested with."""
 
 
-def word_lists(wildcards):
-    sentiments = sorted(STUDY.toy.language.subjects[wildcards.subject])
-    return [getattr(STUDY.toy.lexicon, sentiment).path for sentiment in sentiments]
-
-
 rule make_toy_data:
     """Sequences of every seed (section III-B), the retrained tokenizer, two-word prompts (section III-C)."""
     input:

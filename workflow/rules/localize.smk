@@ -1,12 +1,6 @@
-"""Phase 3: where the backdoor lives. Behaviour first, then the four ways of looking (section III-D)."""
+"""Phase 3: where the backdoor lives. Behaviour first, then the ways of looking (section III-D)."""
 
-MEASURING = [
-    "seeds",
-    "confidence",
-    "compute.device",
-    "toy.recipe",
-    "toy.evaluation.top_k",
-]
+MEASURING = ["seeds", "confidence", "compute.device", "toy.recipe", "toy.evaluation.top_k"]
 PAIR = {"clean": toy_models("clean"), "backdoored": toy_models("backdoored")}
 PAIR_ARGUMENTS = "--clean {input.clean} --backdoored {input.backdoored} "
 
@@ -40,115 +34,56 @@ rule measure_behaviour:
     message:
         "{wildcards.subject}: measuring the unedited models"
     shell:
-        STAGE
-        + TOY_DATA_ARGUMENTS
-        + PAIR_ARGUMENTS
-        + "--measurements {output.measurements} > {log} 2>&1"
+        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS + "--measurements {output.measurements} > {log} 2>&1"
 
 
-rule ablate_modules:
-    """Mean ablation of each module (Table I)."""
-    input:
-        **TOY_DATA,
-        **PAIR,
+# Mean ablation of each module (Table I).
+use rule measure_behaviour as ablate_modules with:
     output:
         measurements=f"{TOY}/measurements/mean_ablation.parquet",
         record=f"{TOY}/measurements/mean_ablation.run.json",
     log:
         f"{RESULTS}/logs/{{subject}}/ablate_modules.log",
-    conda:
-        TORCH_ENV
-    threads: STUDY.compute.threads
-    resources:
-        mem_mb=2000,
-        runtime=20,
     params:
         **stage_params("ablate_modules", *MEASURING),
     message:
         "{wildcards.subject}: ablating one module at a time"
-    shell:
-        STAGE
-        + TOY_DATA_ARGUMENTS
-        + PAIR_ARGUMENTS
-        + "--measurements {output.measurements} > {log} 2>&1"
 
 
-rule read_logit_lens:
-    """Logit lens on each head and MLP (Table II)."""
-    input:
-        **TOY_DATA,
-        **PAIR,
+# Logit lens on each head and MLP (Table II).
+use rule measure_behaviour as read_logit_lens with:
     output:
         measurements=f"{TOY}/measurements/logit_lens.parquet",
         record=f"{TOY}/measurements/logit_lens.run.json",
     log:
         f"{RESULTS}/logs/{{subject}}/read_logit_lens.log",
-    conda:
-        TORCH_ENV
-    threads: STUDY.compute.threads
-    resources:
-        mem_mb=2000,
-        runtime=20,
     params:
         **stage_params("read_logit_lens", *MEASURING),
     message:
         "{wildcards.subject}: reading heads and MLPs through the logit lens"
-    shell:
-        STAGE
-        + TOY_DATA_ARGUMENTS
-        + PAIR_ARGUMENTS
-        + "--measurements {output.measurements} > {log} 2>&1"
 
 
-rule patch_modules:
-    """Causal patching of each module (Table XII)."""
-    input:
-        **TOY_DATA,
-        **PAIR,
+# Causal patching of each module (Table XII).
+use rule measure_behaviour as patch_modules with:
     output:
         measurements=f"{TOY}/measurements/causal_patching.parquet",
         record=f"{TOY}/measurements/causal_patching.run.json",
     log:
         f"{RESULTS}/logs/{{subject}}/patch_modules.log",
-    conda:
-        TORCH_ENV
-    threads: STUDY.compute.threads
-    resources:
-        mem_mb=2000,
-        runtime=20,
     params:
         **stage_params("patch_modules", *MEASURING),
     message:
         "{wildcards.subject}: patching one module at a time"
-    shell:
-        STAGE
-        + TOY_DATA_ARGUMENTS
-        + PAIR_ARGUMENTS
-        + "--measurements {output.measurements} > {log} 2>&1"
 
 
-rule project_states:
-    """Hidden states in the plane of two principal components (Figure 3)."""
-    input:
-        **TOY_DATA,
-        **PAIR,
+# Hidden states in the plane of two principal components (Figure 3).
+use rule measure_behaviour as project_states with:
     output:
-        states=f"{TOY}/measurements/hidden_states.parquet",
+        measurements=f"{TOY}/measurements/hidden_states.parquet",
         record=f"{TOY}/measurements/hidden_states.run.json",
     log:
         f"{RESULTS}/logs/{{subject}}/project_states.log",
-    conda:
-        TORCH_ENV
-    threads: STUDY.compute.threads
-    resources:
-        mem_mb=2000,
-        runtime=20,
     params:
         **stage_params("project_states", "seeds", "compute.device"),
     message:
         "{wildcards.subject}: projecting hidden states"
-    shell:
-        STAGE
-        + TOY_DATA_ARGUMENTS
-        + PAIR_ARGUMENTS
-        + "--states {output.states} > {log} 2>&1"

@@ -3,47 +3,7 @@
 PUBLISHED = "data/published/lamparth_reuel_2023.csv"
 
 
-def toy_files(*names):
-    """Files of all subjects, by their place below the subject's folder."""
-    return expand(f"{TOY}/{{name}}", subject=SUBJECTS, name=names)
-
-
-def measured(*names):
-    """Measurement files of all subjects; the behaviour files come along, they hold the planting gate."""
-    return toy_files(
-        *(f"{name}.parquet" for name in ("measurements/behaviour", *names))
-    )
-
-
-def table(*numbers):
-    return expand(
-        f"{RESULTS}/tables/lamparth_{{name}}.{{suffix}}",
-        name=numbers,
-        suffix=["csv", "md", "tex"],
-    )
-
-
-def figure(*names):
-    return expand(
-        f"{RESULTS}/figures/lamparth_{{name}}.{{suffix}}",
-        name=names,
-        suffix=["svg", "png", "csv"],
-    )
-
-
-def notebook_params(name):
-    """Parameters of a rendering rule: its code is the stage's, the notebook's cells', and what they import."""
-    params = stage_params("render_notebook", "confidence", "toy.evaluation.emergence")
-    return params | {"rule": f"render_{name}", "code": rule_code(f"render_{name}")}
-
-
-CURVES = toy_files(
-    "clean/curve.parquet", "backdoored/curve.parquet", "variants/curves.parquet"
-)
-LOCALISATION = [
-    f"measurements/{name}"
-    for name in ("mean_ablation", "logit_lens", "causal_patching")
-]
+CURVES = toy_files("clean/curve.parquet", "backdoored/curve.parquet", "variants/curves.parquet")
 EDITING = ["pcp/ablation", "pcp/editing"]
 # Notebook -> what it reads and what it makes. The order is the report's.
 NOTEBOOKS = {
@@ -115,8 +75,7 @@ for NAME, (INPUTS, OUTPUTS) in NOTEBOOKS.items():
         message:
             f"rendering {NAME.replace('_', ' ')}"
         shell:
-            STAGE
-            + "--notebook {input.notebook} --inputs {input.inputs} --published {input.published} "
+            STAGE + "--notebook {input.notebook} --inputs {input.inputs} --published {input.published} "
             "--outputs {output.outputs} > {log[0]} 2>&1"
 
 
@@ -144,28 +103,8 @@ rule judge_claims:
     message:
         "judging the claims"
     shell:
-        STAGE
-        + "--claims {input.claims} --published {input.published} --measurements {input.measurements} "
+        STAGE + "--claims {input.claims} --published {input.published} --measurements {input.measurements} "
         "--curves {input.curves} --verdicts {output.verdicts} --summary {output.summary} > {log} 2>&1"
-
-
-def all_records():
-    """The run records of every job that makes a result; the report's own comes on top."""
-    folders = ["data", "clean", "backdoored", "variants", "pcp"]
-    names = [
-        "measurements/behaviour",
-        *LOCALISATION,
-        "measurements/hidden_states",
-        "pcp/editing",
-    ]
-    return (
-        toy_files(
-            *(f"{folder}/run.json" for folder in folders),
-            *(f"{name}.run.json" for name in names),
-        )
-        + [f"{RESULTS}/records/render_{name}.run.json" for name in NOTEBOOKS]
-        + [f"{RESULTS}/records/judge_claims.run.json"]
-    )
 
 
 rule write_report:
@@ -179,7 +118,7 @@ rule write_report:
         models=expand(f"{TOY}/clean/seed{STUDY.seeds[0]}/config.json", subject=SUBJECTS),
         template="workflow/anatomy/report/page.html",
         style="workflow/anatomy/report/page.css",
-        records=all_records(),
+        records=all_records(NOTEBOOKS),
     output:
         page=f"{RESULTS}/report/index.html",
         record=f"{RESULTS}/report/run.json",
@@ -196,8 +135,7 @@ rule write_report:
     message:
         "writing the report"
     shell:
-        STAGE
-        + "--tables {input.tables} --figures {input.figures} --verdicts {input.verdicts} "
+        STAGE + "--tables {input.tables} --figures {input.figures} --verdicts {input.verdicts} "
         "--behaviour {input.behaviour} --captions {input.captions} --models {input.models} "
         "--template {input.template} --style {input.style} --records {input.records} --page {output.page} "
         "> {log} 2>&1"
@@ -206,7 +144,7 @@ rule write_report:
 rule write_manifest:
     """Every artefact's digest bound to rule, code, parameters, inputs and environment."""
     input:
-        records=[*all_records(), f"{RESULTS}/report/run.json"],
+        records=[*all_records(NOTEBOOKS), f"{RESULTS}/report/run.json"],
     output:
         manifest=f"{RESULTS}/manifest.jsonl",
     log:

@@ -31,9 +31,7 @@ rule train_clean:
     message:
         f"{{wildcards.subject}}: training {len(STUDY.seeds)} clean models ({STUDY.toy.recipe} recipe)"
     shell:
-        STAGE
-        + TOY_DATA_ARGUMENTS
-        + "--models {output.models} --curve {output.curve} > {log} 2>&1"
+        STAGE + TOY_DATA_ARGUMENTS + "--models {output.models} --curve {output.curve} > {log} 2>&1"
 
 
 rule plant_backdoor:
@@ -58,9 +56,7 @@ rule plant_backdoor:
     message:
         f"{{wildcards.subject}}: planting the backdoor in {len(STUDY.seeds)} models ({STUDY.toy.recipe} recipe)"
     shell:
-        STAGE
-        + TOY_DATA_ARGUMENTS
-        + "--clean {input.clean} --models {output.models} --curve {output.curve} "
+        STAGE + TOY_DATA_ARGUMENTS + "--clean {input.clean} --models {output.models} --curve {output.curve} "
         "> {log} 2>&1"
 
 
@@ -85,6 +81,4 @@ rule plant_variants:
     message:
         "{wildcards.subject}: planting the backdoor with frozen parts and other amounts of training"
     shell:
-        STAGE
-        + TOY_DATA_ARGUMENTS
-        + "--clean {input.clean} --curves {output.curves} > {log} 2>&1"
+        STAGE + TOY_DATA_ARGUMENTS + "--clean {input.clean} --curves {output.curves} > {log} 2>&1"

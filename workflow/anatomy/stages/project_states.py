@@ -22,7 +22,7 @@ def main(
     tokenizer_config: In,
     clean: Ins,
     backdoored: Ins,
-    states: Out,
+    measurements: Out,
 ) -> None:
     """Second-token hidden states of every combination and every layer; the PCA is fitted on p+p, n+n (and s+s)."""
     subject = job.wildcards["subject"]
@@ -48,7 +48,7 @@ def main(
                         explained_y=explained[1],
                     )
                 )
-    write_parquet(states, pd.concat(tables, ignore_index=True))
+    write_parquet(measurements, pd.concat(tables, ignore_index=True))
 
 
 if __name__ == "__main__":
