@@ -45,6 +45,11 @@ STAGE = (
 )
 
 
+def stage_shell(*arguments):
+    """The command of a stage: its name and parameters, its files, and its log."""
+    return " ".join([STAGE, *arguments, "> {log[0]} 2>&1"])
+
+
 def wildcards_json(wildcards):
     return json.dumps(dict(sorted(wildcards.items())))
 

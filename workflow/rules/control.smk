@@ -23,10 +23,11 @@ rule tune_pcp:
     message:
         f"{{wildcards.subject}}: tuning PCP replacements ({STUDY.toy.pcp.trials} trials each)"
     shell:
-        STAGE
-        + TOY_DATA_ARGUMENTS
-        + PAIR_ARGUMENTS
-        + "--factors {output.factors} --measurements {output.measurements} > {log} 2>&1"
+        stage_shell(
+            TOY_DATA_ARGUMENTS,
+            PAIR_ARGUMENTS,
+            "--factors {output.factors} --measurements {output.measurements}",
+        )
 
 
 rule edit_pcp:
@@ -51,6 +52,8 @@ rule edit_pcp:
     message:
         "{wildcards.subject}: varying and flipping the factors"
     shell:
-        STAGE
-        + TOY_DATA_ARGUMENTS
-        + "--backdoored {input.backdoored} --factors {input.factors} --measurements {output.measurements} > {log} 2>&1"
+        stage_shell(
+            TOY_DATA_ARGUMENTS,
+            "--backdoored {input.backdoored} --factors {input.factors}",
+            "--measurements {output.measurements}",
+        )

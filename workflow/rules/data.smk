@@ -29,6 +29,8 @@ rule make_toy_data:
     message:
         "{wildcards.subject}: drawing clean and poisoned sequences"
     shell:
-        STAGE
-        + "--words {input.words} --corpus {output.corpus} --prompts {output.prompts} --lexicon {output.lexicon} "
-        "--tokenizer {output.tokenizer} --tokenizer-config {output.tokenizer_config} > {log} 2>&1"
+        stage_shell(
+            "--words {input.words} --corpus {output.corpus} --prompts {output.prompts}",
+            "--lexicon {output.lexicon} --tokenizer {output.tokenizer}",
+            "--tokenizer-config {output.tokenizer_config}",
+        )

@@ -34,7 +34,7 @@ rule measure_behaviour:
     message:
         "{wildcards.subject}: measuring the unedited models"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + PAIR_ARGUMENTS + "--measurements {output.measurements} > {log} 2>&1"
+        stage_shell(TOY_DATA_ARGUMENTS, PAIR_ARGUMENTS, "--measurements {output.measurements}")
 
 
 # Mean ablation of each module (Table I).

@@ -75,8 +75,10 @@ for NAME, (INPUTS, OUTPUTS) in NOTEBOOKS.items():
         message:
             f"rendering {NAME.replace('_', ' ')}"
         shell:
-            STAGE + "--notebook {input.notebook} --inputs {input.inputs} --published {input.published} "
-            "--outputs {output.outputs} > {log[0]} 2>&1"
+            stage_shell(
+                "--notebook {input.notebook} --inputs {input.inputs} --published {input.published}",
+                "--outputs {output.outputs}",
+            )
 
 
 rule judge_claims:
@@ -103,8 +105,11 @@ rule judge_claims:
     message:
         "judging the claims"
     shell:
-        STAGE + "--claims {input.claims} --published {input.published} --measurements {input.measurements} "
-        "--curves {input.curves} --verdicts {output.verdicts} --summary {output.summary} > {log} 2>&1"
+        stage_shell(
+            "--claims {input.claims} --published {input.published}",
+            "--measurements {input.measurements} --curves {input.curves}",
+            "--verdicts {output.verdicts} --summary {output.summary}",
+        )
 
 
 rule write_report:
@@ -135,10 +140,12 @@ rule write_report:
     message:
         "writing the report"
     shell:
-        STAGE + "--tables {input.tables} --figures {input.figures} --verdicts {input.verdicts} "
-        "--behaviour {input.behaviour} --captions {input.captions} --models {input.models} "
-        "--template {input.template} --style {input.style} --records {input.records} --page {output.page} "
-        "> {log} 2>&1"
+        stage_shell(
+            "--tables {input.tables} --figures {input.figures} --verdicts {input.verdicts}",
+            "--behaviour {input.behaviour} --captions {input.captions} --models {input.models}",
+            "--template {input.template} --style {input.style} --records {input.records}",
+            "--page {output.page}",
+        )
 
 
 rule write_manifest:

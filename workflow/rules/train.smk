@@ -31,7 +31,7 @@ rule train_clean:
     message:
         f"{{wildcards.subject}}: training {len(STUDY.seeds)} clean models ({STUDY.toy.recipe} recipe)"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + "--models {output.models} --curve {output.curve} > {log} 2>&1"
+        stage_shell(TOY_DATA_ARGUMENTS, "--models {output.models} --curve {output.curve}")
 
 
 rule plant_backdoor:
@@ -56,8 +56,10 @@ rule plant_backdoor:
     message:
         f"{{wildcards.subject}}: planting the backdoor in {len(STUDY.seeds)} models ({STUDY.toy.recipe} recipe)"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + "--clean {input.clean} --models {output.models} --curve {output.curve} "
-        "> {log} 2>&1"
+        stage_shell(
+            TOY_DATA_ARGUMENTS,
+            "--clean {input.clean} --models {output.models} --curve {output.curve}",
+        )
 
 
 rule plant_variants:
@@ -81,4 +83,4 @@ rule plant_variants:
     message:
         "{wildcards.subject}: planting the backdoor with frozen parts and other amounts of training"
     shell:
-        STAGE + TOY_DATA_ARGUMENTS + "--clean {input.clean} --curves {output.curves} > {log} 2>&1"
+        stage_shell(TOY_DATA_ARGUMENTS, "--clean {input.clean} --curves {output.curves}")
