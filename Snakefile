@@ -7,6 +7,7 @@ include: "workflow/rules/train.smk"
 include: "workflow/rules/localize.smk"
 include: "workflow/rules/control.smk"
 include: "workflow/rules/render.smk"
+include: "workflow/rules/report.smk"
 
 
 rule all:
