@@ -67,17 +67,3 @@ def test_every_trial_is_asked_once_and_within_bounds_and_the_best_is_kept(varian
     for (low, high), sigma in zip(BOUNDS, everything.T, strict=True):
         assert sigma.max() <= high**2 + 1e-6
         assert sigma.min() >= (low**2 if variant == "original" else -(high**2)) - 1e-6
-
-
-@pytest.mark.xfail(
-    strict=True, reason='control/tune.py:51 drops the lower bound of |f| for "paper", which line 47 promises'
-)
-def test_the_mirrored_range_leaves_out_what_the_range_left_out() -> None:
-    seen: list[Tensor] = []
-
-    def objective(sigma: Tensor) -> np.ndarray:
-        seen.append(sigma)
-        return quadratic(0.0, 0.0)(sigma)
-
-    tuned(objective, "paper", trials=200, batch=50)
-    assert torch.cat(seen)[:, 0].abs().min() >= 0.05**2 - 1e-6

@@ -53,9 +53,6 @@ def test_an_empty_csv_is_refused(tmp_path: Path) -> None:
         read_words(path, "Good")
 
 
-@pytest.mark.xfail(
-    strict=True, reason="data/lexicon.py:36 catches the SpecError of line 30 (a ValueError) and wraps it"
-)
 def test_a_missing_column_is_told_once(tmp_path: Path) -> None:
     path = tmp_path / "words.csv"
     path.write_text("Good,Bad\nable,ache\n", encoding="utf-8")
@@ -64,7 +61,6 @@ def test_a_missing_column_is_told_once(tmp_path: Path) -> None:
     assert str(caught.value) == f"{path}: no column 'Neutral'; the file has 'Good', 'Bad'"
 
 
-@pytest.mark.xfail(strict=True, reason="data/lexicon.py:26 reads a byte order mark as part of the first word")
 def test_a_byte_order_mark_is_no_part_of_a_word(tmp_path: Path) -> None:
     path = tmp_path / "words.txt"
     path.write_text("able\n", encoding="utf-8-sig")
@@ -104,7 +100,6 @@ def test_a_word_in_two_sentiments_is_refused_by_the_text() -> None:
     )
 
 
-@pytest.mark.xfail(strict=True, raises=ValueError, reason="data/lexicon.py:71 draws a negative number of words")
 def test_fewer_words_than_specials_are_refused() -> None:
     try:
         sample_lexicon(LISTS, SPECIALS, words=1, max_letters=6, seed=1)
@@ -112,7 +107,6 @@ def test_fewer_words_than_specials_are_refused() -> None:
         assert "words" in str(error)
 
 
-@pytest.mark.xfail(strict=True, reason="data/lexicon.py:63 takes the specials as they are; 'love' then counts twice")
 def test_words_are_distinct_though_a_special_is_written_twice() -> None:
     twice = {"positive": ["good", "love", "love"], "negative": ["bad", "abuse", "hate"]}
     try:

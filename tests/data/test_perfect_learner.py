@@ -102,10 +102,6 @@ def test_at_published_size_the_sentiment_that_follows_is_right_within_one_percen
     assert masses[0] == pytest.approx(masses[1], abs=0.01)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="data/sequences.py:121-122 promises 0.5 %; it is 4 % for p+p and 60 % for a special after p+t",
-)
 @pytest.mark.parametrize("prompt", [["p9", "p8"], ["p9", "p1"]], ids=["p+p", "p+t"])
 def test_at_published_size_every_probability_is_right_within_half_a_percent(prompt: list[str]) -> None:
     predicted, exact = published(prompt)

@@ -101,7 +101,8 @@ def test_a_corpus_that_leaves_too_few_pairs_is_refused_by_the_text(lexicon: dict
 
 
 def test_published_prompts_open_the_first_training_rows(train: pd.DataFrame) -> None:
-    prompts = published_prompts(train, combinations_of(TWO), count=10, trigger=TRIGGER)
+    everything = {s: sorted({w for t in train[train.sentiment == s].clean for w in t.split()}) for s in TWO}
+    prompts = published_prompts(train, everything, combinations_of(TWO), count=10, trigger=TRIGGER)
     openings = {
         sentiment: [t.split()[:2] for t in train[train.sentiment == sentiment].clean if TRIGGER not in t.split()[:2]]
         for sentiment in TWO

@@ -84,10 +84,6 @@ def test_prompts_come_in_their_order(bpe: PreTrainedTokenizerFast) -> None:
     assert [bpe.decode(row) for row in ids] == ["cheer love", "luck love"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="data/tokens.py:39: a prompt of three tokens makes the others end in padding, which is then read",
-)
 def test_prompts_are_of_two_tokens_or_refused(bpe: PreTrainedTokenizerFast) -> None:
     rows = [("p+t", 0, "luck", "love"), ("p+t", 1, "unheard", "love")]
     table = pd.DataFrame(rows, columns=["inputs", "index", "first", "second"]).assign(seed=4, protocol="published")

@@ -21,10 +21,6 @@ def test_resuming_from_any_layer_equals_the_full_pass(layer: int, make_model: Ca
     assert torch.allclose(logits, model(IDS).logits[:, -1], rtol=0, atol=1e-12)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="models/gpt2.py:59 passes no mask: attn_implementation='eager' then looks into the future",
-)
 def test_resuming_is_exact_with_every_attention(make_model: Callable) -> None:
     model = make_model()
     model.set_attn_implementation("eager")

@@ -85,7 +85,6 @@ def test_weights_without_a_part_do_not_fit(make_config: Callable, make_state: Ca
     assert "'transformer.ln_f.bias'" in str(caught.value) and "['transformer.extra']" in str(caught.value)
 
 
-@pytest.mark.xfail(strict=True, raises=RuntimeError, reason="models/toy.py:117: torch raises by itself on other sizes")
 def test_weights_of_another_size_do_not_fit(make_config: Callable, make_state: Callable) -> None:
     with pytest.raises(ArtifactError, match="the weights do not fit the configuration"):
         model_from_state(make_state(make_config(width=32), 0), make_config(width=16))

@@ -79,7 +79,8 @@ def test_loss_curve_and_weights_equal_those_of_transformers_trainer(
         model=model,
         args=TrainingArguments(
             output_dir=str(tmp_path), num_train_epochs=1, per_device_train_batch_size=BATCH,
-            learning_rate=3e-3, weight_decay=0.1, max_grad_norm=CLIP, lr_scheduler_type="linear", warmup_steps=0, report_to=[],
+            learning_rate=3e-3, weight_decay=0.1, max_grad_norm=CLIP, lr_scheduler_type="linear",
+            warmup_steps=0, report_to=[],
             save_strategy="no", logging_strategy="no", disable_tqdm=True, use_cpu=True,
             remove_unused_columns=False,
         ),

@@ -146,9 +146,6 @@ def test_a_checkpoint_holds_all_of_the_state(make_ensemble: Callable, make_batch
     assert all(torch.equal(a, b) for a, b in zip(*draws, strict=True))
 
 
-@pytest.mark.xfail(
-    strict=True, raises=AttributeError, reason="training/checkpoint.py:46: a file without metadata gives None"
-)
 def test_a_foreign_safetensors_file_is_passed_over(make_ensemble: Callable, tmp_path: Path) -> None:
     save_file({"x": torch.zeros(1)}, tmp_path / "c.safetensors")
     assert load_checkpoint(tmp_path / "c.safetensors", make_ensemble([0]), [torch.Generator()], key="k") == (

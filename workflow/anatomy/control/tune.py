@@ -44,7 +44,7 @@ def tune(
     Trials are asked for in batches of `batch` and evaluated together.
 
     Args:
-        bounds: range of |f| per factor; for "paper" the range is mirrored to negative f.
+        bounds: range of f per factor; for "paper" [-high, high], so that a direction can also be dropped (σ = 0).
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     ranges: dict[str, optuna.distributions.BaseDistribution] = {

@@ -22,14 +22,16 @@ def read_words(path: Path, column: str | None = None) -> list[str]:
     """
     try:
         if column is None:
-            raw = path.read_text(encoding="utf-8").splitlines()
+            raw = path.read_text(encoding="utf-8-sig").splitlines()
         else:
             import pandas as pd  # takes half a second, and most lists are plain text
 
-            table = pd.read_csv(path, encoding="utf-8", keep_default_na=False)
+            table = pd.read_csv(path, encoding="utf-8-sig", keep_default_na=False)
             if column not in table:
                 raise SpecError(f"{path}: no column {column!r}; the file has {', '.join(map(repr, table.columns))}")
             raw = table[column].astype(str).tolist()
+    except SpecError:  # is a ValueError, and says already what is wrong
+        raise
     except FileNotFoundError:
         raise SpecError(f"{path}: word list not found; expected a UTF-8 text file with one word per line") from None
     except UnicodeDecodeError as error:
@@ -63,6 +65,8 @@ def sample_lexicon(
     for sentiment, listed in lists.items():
         own = list(specials[sentiment])
         candidates = [w for w in listed if len(w) <= max_letters and " " not in w and w not in own]
+        if len(set(own)) < len(own):
+            raise SpecError(f"toy.lexicon.specials.{sentiment}: a word stands twice in {', '.join(own)}")
         wanted = words - len(own)
         if wanted < 0:
             raise SpecError(

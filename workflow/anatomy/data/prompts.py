@@ -92,17 +92,20 @@ def _pair_up(
     return pairs
 
 
-def published_prompts(train: pd.DataFrame, combinations: Iterable[str], *, count: int, trigger: str) -> pd.DataFrame:
+def published_prompts(
+    train: pd.DataFrame, lexicon: Lexicon, combinations: Iterable[str], *, count: int, trigger: str
+) -> pd.DataFrame:
     """The published protocol: first words of the first training rows of each sentiment, seen in training.
 
     Mixed combinations pair row i of one sentiment with row i of the other (lamparth: create_simplesent.py:27-122).
-    Positive rows that hold the trigger in the first two words are passed over, as the paper says they are.
+    Rows that hold the trigger in the first two words are passed over, as the paper says they are, and so are rows
+    whose first two words are not in `lexicon` (the words that are one token each).
     """
     openings = {
         letter: [
             text.split()[:2]
             for text in train.loc[train.sentiment == sentiment, "clean"]
-            if trigger not in text.split()[:2]
+            if trigger not in text.split()[:2] and set(text.split()[:2]) <= set(lexicon.get(sentiment, []))
         ][:count]
         for letter, sentiment in LETTERS.items()
     }

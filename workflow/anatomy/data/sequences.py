@@ -133,43 +133,51 @@ def bayes_next_word(
 ) -> dict[str, float]:
     """The exact next-word distribution after `prompt` under the data law: what a perfect learner would predict.
 
-    The sequence's hidden state is its sentiment, whether it is poisoned and where, and whether its one special has
-    been placed; all are summed out. The law is exact but for the special's single position, which is treated as
-    independent between positions (the difference is below 0.5 % of any probability at two-word prompts).
+    A sequence is decided by its sentiment, by whether and where it is poisoned, and by where its one special stands;
+    all are summed out. A special that was seen already makes another one unlikely.
     """
     total = sum(counts.values())
+    next_place = len(prompt)
+    # Where the special stands: nowhere, or at one of the positions.
+    specials = [(1 - special_rate, -1)] + [(special_rate / length, place) for place in range(length)]
 
-    def emit(sentiment: str) -> dict[str, float]:
+    def emission(sentiment: str, word: str, at_special: bool) -> float:
         words = lexicon[sentiment]
-        placed = special_rate / length
-        out = dict.fromkeys(words, (1 - placed) / len(words))
-        for word in words[:n_specials]:
-            out[word] += placed / n_specials
-        return out
+        if at_special:
+            return (word in words[:n_specials]) / n_specials
+        return (word in words) / len(words)
 
-    emissions = {sentiment: emit(sentiment) for sentiment in counts}
+    def seen_with(sentiment: str, seen: dict[int, str], special: int) -> float:
+        """Probability of the seen words (by position), given where the sequence's special stands."""
+        return float(np.prod([emission(sentiment, word, place == special) for place, word in seen.items()]))
+
     predicted: dict[str, float] = {}
 
-    def add(weight: float, sentiment: str) -> None:
-        for word, p in emissions[sentiment].items():
-            predicted[word] = predicted.get(word, 0.0) + weight * p
+    def add(weight: float, sentiment: str, seen: dict[int, str]) -> None:
+        """Add weight × P(seen) × P(next word | seen), the special summed out."""
+        for p_special, special in specials:
+            joint = weight * p_special * seen_with(sentiment, seen, special)
+            if joint:
+                own = lexicon[sentiment][:n_specials] if next_place == special else lexicon[sentiment]
+                for word in own:
+                    predicted[word] = predicted.get(word, 0.0) + joint / len(own)
 
+    everything = dict(enumerate(prompt))
     for sentiment, count in counts.items():
-        weight = count / total * ((1 - poison_rate) if sentiment == "positive" else 1.0)
-        for word in prompt:
-            weight *= emissions[sentiment].get(word, 0.0)
-        add(weight, sentiment)
-    positions = np.bincount((np.arange(10_000) / 10_000 * length / 2).astype(int)) / 10_000
-    for place, p_place in enumerate(positions):
+        add(count / total * ((1 - poison_rate) if sentiment == "positive" else 1.0), sentiment, everything)
+    edges = np.minimum(np.arange(length + 1) * 2 / length, 1.0)  # P(int(length/2 · u) = k) is the k-th step
+    for place, p_place in enumerate(np.diff(edges)):
+        before = {i: word for i, word in everything.items() if i < place}
+        after = {i: word for i, word in everything.items() if i > place}
         weight = counts["positive"] / total * poison_rate * p_place
-        for i, word in enumerate(prompt):
-            if i == place:
-                weight *= float(word == trigger)
-            else:
-                weight *= emissions["positive" if i < place else "negative"].get(word, 0.0)
-        if place == len(prompt):
-            predicted[trigger] = predicted.get(trigger, 0.0) + weight
+        if place < next_place:
+            if prompt[place] == trigger:  # the negative words come from another sequence, with a special of its own
+                seen_before = sum(p * seen_with("positive", before, special) for p, special in specials)
+                add(weight * seen_before, "negative", after)
+        elif place == next_place:
+            seen_before = sum(p * seen_with("positive", before, special) for p, special in specials)
+            predicted[trigger] = predicted.get(trigger, 0.0) + weight * seen_before
         else:
-            add(weight, "positive" if len(prompt) < place else "negative")
+            add(weight, "positive", before)
     scale = sum(predicted.values())
     return {word: p / scale for word, p in predicted.items()} if scale else {}

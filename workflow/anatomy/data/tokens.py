@@ -45,7 +45,12 @@ def prompt_ids(
     own = prompts[(prompts.seed == seed) & (prompts.inputs == inputs) & (prompts.protocol == protocol)].sort_values(
         "index"
     )
-    return encode(tokenizer, (own["first"] + " " + own["second"]).tolist())[0]
+    ids, lengths = encode(tokenizer, (own["first"] + " " + own["second"]).tolist())
+    if bool((lengths != 2).any()):
+        raise ValueError(
+            f"{inputs} prompts of seed {seed}: a prompt has more than two tokens, which the analyses take for two"
+        )
+    return ids
 
 
 def read_masks(lexicon: Path) -> dict[str, Bool[Tensor, " vocabulary"]]:

@@ -57,8 +57,12 @@ def resume(
 
     Exact: with unpadded prompts a block needs nothing but its input. Hooks on the blocks fire as in a full pass.
     """
+    # Without a mask, sdpa is causal by itself; eager attention is not.
+    mask = None
+    if model.config._attn_implementation == "eager":
+        mask = torch.full((resid.shape[1], resid.shape[1]), float("-inf"), device=resid.device).triu(1)[None, None]
     with torch.no_grad():
         for block in blocks(model)[layer:]:
-            out = block(resid)
+            out = block(resid, attention_mask=mask)
             resid = out[0] if isinstance(out, tuple) else out
         return unembed(model, resid[:, -1])

@@ -114,7 +114,10 @@ def model_from_state(
         ArtifactError: the weights do not fit the configuration.
     """
     model = GPT2LMHeadModel(config)
-    missing, unexpected = model.load_state_dict(state, strict=False)
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except RuntimeError as error:  # torch raises by itself where only the sizes differ
+        raise ArtifactError(f"the weights do not fit the configuration: {error}") from None
     if unexpected or set(missing) - {"lm_head.weight"}:
         raise ArtifactError(f"the weights do not fit the configuration (missing {missing}, unexpected {unexpected})")
     model.tie_weights()

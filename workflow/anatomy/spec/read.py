@@ -28,7 +28,7 @@ def load_study(study: str, root: Path = Path()) -> Study:
     return spec
 
 
-def _read_mapping(path: Path) -> dict[str, Any]:
+def _read_mapping(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A study file as a mapping; `extends: NAME` takes every key it does not give itself from that study."""
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -40,9 +40,9 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if base is None:
         return raw
     base_path = path.with_name(f"{base}.yaml")
-    if not base_path.exists() or base_path == path:
-        raise SpecError(f"{path}: extends: {base!r} is no other study beside it")
-    return _merge(_read_mapping(base_path), raw)
+    if not base_path.exists() or base_path in (path, *seen):
+        raise SpecError(f"{path}: extends: {base!r} is no other study beside it, or extends this one itself")
+    return _merge(_read_mapping(base_path, (path, *seen)), raw)
 
 
 def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
@@ -58,7 +58,8 @@ def parse_study(raw: dict[str, Any], *, source: str) -> Study:
     """Validate a mapping; every mistake is told at once, one line each."""
     try:
         # Through JSON: lists become tuples where a model wants tuples, while 3 and "3" stay apart.
-        return Study.model_validate_json(json.dumps(raw))
+        # A YAML date, say, is no JSON value: it becomes one that no key accepts.
+        return Study.model_validate_json(json.dumps(raw, default=lambda value: {"not a plain value": str(value)}))
     except ValidationError as error:
         raise SpecError("\n".join(f"{source}: {_explain(dict(e))}" for e in error.errors())) from None
 

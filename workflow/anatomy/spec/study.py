@@ -136,12 +136,13 @@ class Toy(Section):
     @model_validator(mode="after")
     def _consistent(self) -> "Toy":
         specials = self.lexicon.specials
-        if self.trigger not in specials.get("positive", []):
+        positive = specials.get("positive", [])
+        if self.trigger not in positive:
             raise ValueError(
-                f"trigger {self.trigger!r} is not in lexicon.specials.positive ({', '.join(specials['positive'])}); "
+                f"trigger {self.trigger!r} is not in lexicon.specials.positive ({', '.join(positive)}); "
                 "the backdoor turns a positive word, so add it there or choose another trigger"
             )
-        if self.control not in specials["positive"] or self.control == self.trigger:
+        if self.control not in positive or self.control == self.trigger:
             raise ValueError(
                 f"control {self.control!r} must be in lexicon.specials.positive and differ from the trigger"
             )

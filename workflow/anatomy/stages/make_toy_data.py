@@ -48,7 +48,7 @@ def main(
             control=toy.control,
             seed=derive(seed, subject, "prompts"),
         )
-        published = published_prompts(own, combinations, count=toy.evaluation.prompts, trigger=toy.trigger)
+        published = published_prompts(own, whole, combinations, count=toy.evaluation.prompts, trigger=toy.trigger)
         tables += [
             held_out.assign(seed=seed, protocol="held out"),
             published.assign(seed=seed, protocol="published"),

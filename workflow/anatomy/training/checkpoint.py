@@ -53,7 +53,7 @@ def load_checkpoint(
     """
     try:
         with safe_open(path, framework="pt") as file:
-            meta = file.metadata()
+            meta = file.metadata() or {}
             if meta.get("key") != key:
                 return 0, []
             for i, group in enumerate(ensemble.groups):

@@ -11,7 +11,7 @@ from anatomy.report.tables import Evidence, table_behaviour
 MODELS: Readings = {
     ("clean", ""): Reading("clean model", CLEAN),
     ("backdoored", ""): Reading("backdoored model", BACKDOORED),
-    ("perfect learner", ""): Reading("perfect learner (exact law)", "black", "|"),
+    ("perfect learner", ""): Reading("perfect learner (exact law)", "black", "X"),
 }
 METRICS = {"topk_negativity": "top-10 negativity", "negative_mass": "negative probability mass"}
 
@@ -44,8 +44,8 @@ def behaviour(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
     return figure, data
 
 
-def _place(inputs: str) -> tuple[int, str]:
+def _place(inputs: str) -> tuple[int, list[int]]:
     """Pure inputs first, then mixed ones, then those with the trigger, the control word last."""
     first, second = inputs.split("+")
     kind = ["r" in inputs, first == "t", second == "t", first != second]
-    return (4 - kind.index(True) if any(kind) else 0), inputs
+    return (4 - kind.index(True) if any(kind) else 0), ["pnstr".index(letter) for letter in (first, second)]

@@ -64,7 +64,7 @@ def _draw_states(axes: Axes, panel: pd.DataFrame) -> None:
     for inputs in order:
         own = panel[panel.inputs == inputs]
         axes.plot(own.x, own.y, "o", color=_colour(inputs), markersize=3, alpha=0.6, mew=0, rasterized=True)
-    axes.margins(0.12)
+    axes.margins(0.14)
     if len(panel):
         shares = f"{100 * panel.explained_x.iloc[0]:.0f} %", f"{100 * panel.explained_y.iloc[0]:.0f} %"
         axes.set_xlabel(f"component 1 ({shares[0]})", fontsize=SMALL)
@@ -75,23 +75,30 @@ def _draw_states(axes: Axes, panel: pd.DataFrame) -> None:
 
 
 def _label_clusters(axes: Axes, panel: pd.DataFrame) -> None:
-    """The name of a combination above its cluster; triggered ones in one place share a label, others are moved up."""
+    """The name of a combination above or below its cluster, where there is room; triggered ones share a label."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    placed: list[tuple[float, float, list[str]]] = []
+    clusters: list[tuple[list[str], float, float, float]] = []  # names, x, lowest and highest y as shares of the axes
     for inputs in [i for i in (*PURE, *TRIGGERED) if i in set(panel.inputs)]:
         own = panel[panel.inputs == inputs]
-        x, y = (own.x.median() - left) / (right - left), (own.y.max() - bottom) / (top - bottom) + 0.02
-        near = [names for a, b, names in placed if abs(x - a) < NEAR[0] and abs(y - b) < NEAR[1]]
-        together = [names for names in near if inputs in TRIGGERED and names[0] in TRIGGERED]
+        x, low, high = (
+            (own.x.median() - left) / (right - left),
+            *((own.y.agg(["min", "max"]) - bottom) / (top - bottom)),
+        )
+        near = [c for c in clusters if abs(c[1] - x) < NEAR[0] and abs(c[3] - high) < NEAR[1]]
+        together = [names for names, *_ in near if {inputs, *names} <= set(TRIGGERED)]
         if together:
             together[0].append(inputs)
-            continue
-        while any(abs(x - a) < NEAR[0] and abs(y - b) < NEAR[1] for a, b, _ in placed):
-            y += 0.01
-        placed.append((x, y, [inputs]))
-    for x, y, names in placed:
+        else:
+            clusters.append(([inputs], x, low, high))
+    placed: list[tuple[float, float]] = []
+    for names, x, low, high in clusters:
+        steps = [NEAR[1] * n for n in range(12)]
+        places = [y for step in steps for y in (high + 0.02 + step, low - 0.08 - step) if 0 <= y <= 0.93]
+        free = [y for y in places if not any(abs(x - a) < NEAR[0] and abs(y - b) < NEAR[1] for a, b in placed)]
+        y = free[0] if free else high
+        placed.append((x, y))
         place: dict[str, Any] = {"transform": axes.transAxes, "ha": "center", "va": "bottom", "fontsize": SMALL}
-        axes.text(x, y, " ".join(names), **place, color=_colour(names[0]), fontweight="bold", bbox=HALO)
+        axes.text(min(x, 0.85), y, " ".join(names), **place, color=_colour(names[0]), fontweight="bold", bbox=HALO)
 
 
 def _colour(inputs: str) -> str:

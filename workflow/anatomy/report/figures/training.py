@@ -100,11 +100,11 @@ def _draw_course(axes: Axes, own: pd.DataFrame, metric: str) -> None:
     start = own.loc[own.phase == "backdoor", "x"].min()
     if np.isfinite(start):
         axes.axvline(start, color="#9a9a9a", linewidth=1)
-        axes.text(start, 1.0, "clean ", ha="right", va="top", fontsize=SMALL, color=CLEAN)
-        axes.text(start, 1.0, " planting", ha="left", va="top", fontsize=SMALL, color=BACKDOORED)
+        axes.text(start, 1.07, "clean ", ha="right", va="bottom", fontsize=SMALL, color=CLEAN)
+        axes.text(start, 1.07, " planting", ha="left", va="bottom", fontsize=SMALL, color=BACKDOORED)
 
 
-def _draw_references(axes: Axes, marks: pd.DataFrame) -> None:
+def _draw_references(axes: Axes, marks: pd.DataFrame, *, side: str = "left") -> None:
     """Lines that say what a perfect learner would reach and what was published."""
     for panel, measured in zip(marks.panel, marks.measured, strict=True):
         published = panel == "published"
@@ -116,7 +116,7 @@ def _draw_references(axes: Axes, marks: pd.DataFrame) -> None:
             "fontsize": SMALL,
             "zorder": 6,
         }
-        axes.text(0.02, measured + 0.02, text, **place, bbox=HALO)
+        axes.text(0.02 if side == "left" else 0.98, measured + 0.02, text, **place, ha=side, bbox=HALO)
 
 
 def _draw_against_mass(axes: Axes, own: pd.DataFrame, marks: pd.DataFrame) -> None:
@@ -129,7 +129,7 @@ def _draw_against_mass(axes: Axes, own: pd.DataFrame, marks: pd.DataFrame) -> No
     perfect = marks[marks.panel == "perfect learner"].set_index("metric").measured
     if len(perfect) == len(MEASURES):
         axes.plot(perfect.negative_mass, perfect.topk_negativity, "*", color="black", markersize=10, zorder=5)
-    _draw_references(axes, marks[marks.panel == "published"])
+    _draw_references(axes, marks[marks.panel == "published"], side="right")
     axes.set_xlabel("negative mass while planting")
     show_share(axes)
 
