@@ -96,8 +96,16 @@ def test_a_word_in_two_sentiments_is_refused_by_the_text() -> None:
     with pytest.raises(SpecError) as caught:
         sample_lexicon(lists, SPECIALS, words=4, max_letters=6, seed=1)
     assert str(caught.value) == (
-        "toy.lexicon: 'plain' in both positive and negative; a word must carry one sentiment, remove it from one list"
+        "toy.lexicon: 'plain' in both positive and negative; a word must carry one sentiment: "
+        "remove it from one list, or set toy.lexicon.ambiguous: drop"
     )
+
+
+def test_words_of_two_sentiments_can_be_dropped() -> None:
+    lists = {"positive": ["plain", "able", "calm"], "negative": ["plain", "ache", "cruel"]}
+    specials = {"positive": ["good"], "negative": ["bad"]}
+    drawn = sample_lexicon(lists, specials, words=3, max_letters=6, seed=1, ambiguous="drop")
+    assert drawn == {"positive": ["good", "able", "calm"], "negative": ["bad", "ache", "cruel"]}
 
 
 def test_fewer_words_than_specials_are_refused() -> None:

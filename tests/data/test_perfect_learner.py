@@ -1,6 +1,6 @@
 """A perfect learner's next-word distribution, against counts of the corpus and the law worked out in full.
 
-`exact_next_word` sums over where a sequence's one special stands; the package takes positions as independent.
+`exact_next_word` is the law by another way: the probability of whole texts, the special's place summed out in closed form.
 """
 
 from typing import Any
@@ -83,7 +83,7 @@ def test_without_specials_the_perfect_learner_is_exact(prompt: list[str]) -> Non
     predicted = bayes_next_word(SMALL, counts, prompt, **law)
     assert sum(predicted.values()) == pytest.approx(1)
     for word, p in expected.items():
-        assert predicted.get(word, 0.0) == pytest.approx(p, rel=1e-3, abs=1e-12)
+        assert predicted.get(word, 0.0) == pytest.approx(p, rel=1e-9, abs=1e-15)
 
 
 def published(prompt: list[str]) -> tuple[dict[str, float], dict[str, float]]:
@@ -94,18 +94,14 @@ def published(prompt: list[str]) -> tuple[dict[str, float], dict[str, float]]:
     return bayes_next_word(lexicon, counts, prompt, **law), exact_next_word(lexicon, counts, prompt, **law)
 
 
-@pytest.mark.parametrize("prompt", [["p9", "p8"], ["n9", "n8"], ["p9", "p1"], ["p1", "n9"]])
-def test_at_published_size_the_sentiment_that_follows_is_right_within_one_percentage_point(
-    prompt: list[str],
-) -> None:
-    masses = [sum(p for word, p in d.items() if word.startswith("n")) for d in published(prompt)]
-    assert masses[0] == pytest.approx(masses[1], abs=0.01)
-
-
-@pytest.mark.parametrize("prompt", [["p9", "p8"], ["p9", "p1"]], ids=["p+p", "p+t"])
-def test_at_published_size_every_probability_is_right_within_half_a_percent(prompt: list[str]) -> None:
+@pytest.mark.parametrize(
+    "prompt",
+    [["p9", "p8"], ["p9", "p1"], ["p1", "n9"], ["n9", "n8"], ["p3", "p4"]],
+    ids=["p+p", "p+t", "t+n", "n+n", "specials"],
+)
+def test_at_published_size_every_probability_is_exact(prompt: list[str]) -> None:
     predicted, exact = published(prompt)
-    assert all(predicted[word] == pytest.approx(p, rel=0.005) for word, p in exact.items() if p)
+    assert all(predicted[word] == pytest.approx(p, rel=1e-9) for word, p in exact.items() if p)
 
 
 def test_the_ceiling_of_the_published_backdoor_is_about_forty_percent() -> None:

@@ -35,6 +35,7 @@ def check_study(study: str, root: Path = Path()) -> "Study":
             words=lexicon.words,
             max_letters=lexicon.max_letters,
             seed=lexicon.sample_seed,
+            ambiguous=lexicon.ambiguous,
         )
     return spec
 

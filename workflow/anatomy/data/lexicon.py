@@ -1,7 +1,8 @@
 """Word lists of the toy languages: reading, checking, sampling."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
@@ -51,16 +52,23 @@ def sample_lexicon(
     words: int,
     max_letters: int,
     seed: int,
+    ambiguous: str = "refuse",
 ) -> Lexicon:
     """Each sentiment's vocabulary: its specials first, then words of at most `max_letters`, drawn without replacement.
 
     The published study draws 245 words and adds 5 specials (lamparth: create_smalldata.ipynb, cells 2-3). There a
     special may also be among the 245; here every word is distinct, so that "250 words" means 250.
 
+    Args:
+        ambiguous: "drop" leaves out words that stand in the lists of two sentiments; "refuse" makes a drawn one an
+            error.
     Raises:
-        SpecError: too few words, or a word in two sentiments.
+        SpecError: too few words, a special twice, or a word in two sentiments.
     """
     rng = np.random.default_rng(seed)
+    if ambiguous == "drop":
+        times = Counter(chain.from_iterable({*lists[s], *specials[s]} for s in lists))
+        lists = {s: [word for word in listed if times[word] == 1] for s, listed in lists.items()}
     lexicon: Lexicon = {}
     for sentiment, listed in lists.items():
         own = list(specials[sentiment])
@@ -84,6 +92,6 @@ def sample_lexicon(
         if shared := sorted(set(words_a) & set(words_b)):
             raise SpecError(
                 f"toy.lexicon: {', '.join(map(repr, shared[:5]))} in both {a} and {b}; "
-                "a word must carry one sentiment, remove it from one list"
+                "a word must carry one sentiment: remove it from one list, or set toy.lexicon.ambiguous: drop"
             )
     return lexicon

@@ -55,7 +55,7 @@ def estimate_cells(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
     lines = []
     for key, group in rows.groupby([*CELL, *READING, "recipe"], sort=False):
         estimate = student(group.value.to_numpy(), confidence)
-        lowest, highest = RANGES.get(group.metric.iloc[0], SHARE)
+        lowest, highest = possible(group.metric.iloc[0])
         lines.append(
             {
                 **dict(zip([*CELL, *READING, "recipe"], key, strict=True)),
@@ -68,6 +68,11 @@ def estimate_cells(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(lines, columns=TABLE_COLUMNS[:-2])
+
+
+def possible(metric: str) -> tuple[float, float]:
+    """Lowest and highest value a metric can have; intervals are cut there."""
+    return RANGES.get(metric, SHARE)
 
 
 def lay_beside(cells: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:

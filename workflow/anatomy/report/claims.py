@@ -1,6 +1,6 @@
 """Claims: written down with their test before anything is measured (data/claims.yaml), judged by computation."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +9,8 @@ import pandas as pd
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from anatomy.metrics.intervals import student
+from anatomy.metrics.intervals import Estimate, student
+from anatomy.report.cells import possible
 from anatomy.report.tables import Evidence
 from anatomy.spec.errors import SpecError
 
@@ -77,11 +78,26 @@ class Judged:
     confidence: float
 
     @property
+    def estimate(self) -> Estimate | None:
+        """Mean and interval over seeds; the interval of a plain metric is cut to what the metric can be."""
+        if not self.values:
+            return None
+        estimate = student(np.array(list(self.values.values())), self.confidence)
+        if self.claim.against is not None:
+            return estimate
+        lowest, highest = possible(str(self.claim.measure.get("metric", DEFAULTS["metric"])))
+        return replace(
+            estimate,
+            low=float(np.clip(estimate.low, lowest, highest)),
+            high=float(np.clip(estimate.high, lowest, highest)),
+        )
+
+    @property
     def verdict(self) -> str:
         """reproduced: the whole interval keeps the bound; partly: the mean does; not testable: fewer than two seeds."""
-        if len(self.values) < 2:
+        estimate = self.estimate
+        if estimate is None or estimate.n < 2:
             return "not testable"
-        estimate = student(np.array(list(self.values.values())), self.confidence)
         if not self.claim.expect.holds(estimate.mean):
             return "not reproduced"
         whole = self.claim.expect.holds(estimate.low) and self.claim.expect.holds(estimate.high)
@@ -139,7 +155,7 @@ def claims_table(judged: list[Judged]) -> pd.DataFrame:
     """One line per claim, as in results/<study>/claims.csv."""
     lines = []
     for j in judged:
-        estimate = student(np.array(list(j.values.values())), j.confidence) if j.values else None
+        estimate = j.estimate
         lines.append(
             {
                 "id": j.claim.id,

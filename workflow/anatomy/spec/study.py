@@ -37,6 +37,9 @@ class Lexicon(Section):
     specials: dict[Sentiment, Annotated[list[str], Field(min_length=1)]] = Field(
         description="words that occur more often than the others; the first words of each vocabulary"
     )
+    ambiguous: Literal["refuse", "drop"] = Field(
+        "refuse", description="what happens to a word that stands in the lists of two sentiments"
+    )
     words: Count = Field(250, description="words per sentiment, specials included")
     max_letters: Count = Field(6, description="longest word taken from a list")
     sample_seed: int = Field(1993, description="seed of the draw where a list is longer than needed")

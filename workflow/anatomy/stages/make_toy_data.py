@@ -27,7 +27,9 @@ def main(
     counts = dict(sorted(toy.language.subjects[subject].items()))  # the order of the word lists
     lists = {s: read_words(path, toy.lexicon[s].column) for s, path in zip(counts, words, strict=True)}
     lex = toy.lexicon
-    vocabulary = sample_lexicon(lists, lex.specials, words=lex.words, max_letters=lex.max_letters, seed=lex.sample_seed)
+    vocabulary = sample_lexicon(
+        lists, lex.specials, words=lex.words, max_letters=lex.max_letters, seed=lex.sample_seed, ambiguous=lex.ambiguous
+    )
     corpora = pd.concat([draw_corpus(job, subject, vocabulary, seed) for seed in job.seeds], ignore_index=True)
     train = corpora[corpora.split == "train"]
     bpe = train_tokenizer(train.loc[train.seed == job.seeds[0], "clean"])
