@@ -1,6 +1,6 @@
 """A perfect learner's next-word distribution, against counts of the corpus and the law worked out in full.
 
-`exact_next_word` is the law by another way: the probability of whole texts, the special's place summed out in closed form.
+`exact_next_word` is the law by another way: probabilities of whole texts, the special's place summed in closed form.
 """
 
 from typing import Any

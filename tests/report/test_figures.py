@@ -94,7 +94,12 @@ def make_evidence(*, planted: bool) -> Evidence:
 def make_curves() -> pd.DataFrame:
     """A clean and a planting phase, one frozen part and one other amount."""
     rng = np.random.default_rng(0)
-    runs = [("clean", "main"), ("backdoor", "main"), ("backdoor", "frozen: mlps"), ("backdoor", "amount: 0.5")]
+    runs = [
+        ("clean", "main"),
+        ("backdoor", "main"),
+        ("backdoor", "frozen: all but embeddings and mlp 1"),
+        ("backdoor", "amount: 0.5"),
+    ]
     looks = [
         {"phase": phase, "variant": variant, "subject": subject, "seed": seed, "step": 100 * i, "validation_loss": 5.0}
         for (phase, variant), subject, seed, i in product(runs, SUBJECTS, SEEDS, range(5))
@@ -161,6 +166,15 @@ def test_every_text_can_be_read(name: str, planted: bool) -> None:
         box = text.get_window_extent()
         inside = frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
         assert inside or _outside_its_axis(text), f"{text.get_text()!r} is cut off"
+
+
+def test_titles_on_one_line_do_not_meet() -> None:
+    figure, _ = draw("freezing", planted=True)
+    FigureCanvasAgg(figure).draw()
+    for axes in figure.axes:
+        left, right = (axes.get_title(loc=side) for side in ("left", "right"))
+        boxes = {t.get_text(): t.get_window_extent() for t in axes.findobj(Text) if t.get_text() in (left, right)}
+        assert boxes[left].x1 < boxes[right].x0
 
 
 def _outside_its_axis(text: Text) -> bool:

@@ -45,6 +45,8 @@ rule plant_backdoor:
         record=f"{TOY}/backdoored/run.json",
     log:
         f"{RESULTS}/logs/{{subject}}/plant_backdoor.log",
+    # Everything that is measured waits for these models.
+    priority: 20
     conda:
         TORCH_ENV
     threads: STUDY.compute.threads
@@ -72,6 +74,8 @@ rule plant_variants:
         record=f"{TOY}/variants/run.json",
     log:
         f"{RESULTS}/logs/{{subject}}/plant_variants.log",
+    # The longest job: started early, it does not stand alone at the end.
+    priority: 10
     conda:
         TORCH_ENV
     threads: STUDY.compute.threads

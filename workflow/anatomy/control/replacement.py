@@ -46,7 +46,7 @@ def negativity(
     mask: Bool[Tensor, " vocabulary"],
     k: int,
     *,
-    rows: int = 2048,
+    rows: int = 512,
 ) -> Float[Tensor, "setting prompt"]:
     """Top-k negativity of every prompt under every setting.
 

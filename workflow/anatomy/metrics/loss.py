@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 
 def validation_loss(
-    model: nn.Module, rows: Int[Tensor, "row position"], lengths: Int[Tensor, " row"], *, batch: int = 240
+    model: nn.Module, rows: Int[Tensor, "row position"], lengths: Int[Tensor, " row"], *, batch: int = 48
 ) -> float:
     """Mean next-token cross-entropy in nats over all predicted tokens of the rows (padding is on the right)."""
     total, count = 0.0, 0

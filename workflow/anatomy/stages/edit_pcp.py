@@ -12,6 +12,9 @@ from anatomy.stages._run import In, Ins, Job, Out, run
 from anatomy.stages._toy import models_by_seed, read_toy
 from anatomy.stages.tune_pcp import measure
 
+# What is edited: the first MLP (Tables V and VI; random directions beside it) and the second attention (Table VII).
+EDITED = (("mlp 1", ""), ("mlp 1", "random directions"), ("attn 2", ""))
+
 
 def main(
     job: Job,
@@ -36,7 +39,7 @@ def main(
     rows: list[Measurement] = []
     for seed, model in models_by_seed(backdoored, job.seeds, job.device):
         for entry in tuned:
-            if entry["seed"] != seed or entry["control"] == "clean model" or entry["site"] not in ("mlp 1", "attn 2"):
+            if entry["seed"] != seed or (entry["site"], entry["control"]) not in EDITED:
                 continue
             sites = [Site(layer, part) for layer, part in entry["sites"]]
             vectors = [torch.tensor(v, device=job.device) for v in entry["directions"]]

@@ -34,6 +34,8 @@ REPLACED = {
     "attn 2": [Site(1, "attn")],
     "attn 2+3": [Site(1, "attn"), Site(2, "attn")],
 }
+# The replacements that are tuned under the controls as well: one MLP and one attention module.
+CONTROLLED = ("mlp 1", "attn 2")
 
 
 def main(
@@ -59,7 +61,7 @@ def main(
     clean_models = dict(models_by_seed(clean, job.seeds, job.device))
     rows: list[Measurement] = []
     tuned_factors: list[dict] = []
-    done, total = 0, len(job.seeds) * len(REPLACED) * 4
+    done, total = 0, len(job.seeds) * 2 * (len(REPLACED) + len(CONTROLLED))
     for seed, model in models_by_seed(backdoored, job.seeds, job.device):
         targets = {inputs: _negativity(model, files, seed, inputs, toy) for inputs in _present(OBJECTIVE, files)}
         rows += measure(job, files, model, seed, subject, site="none")
@@ -109,6 +111,8 @@ def _replacements(
                 for site in sites
             }
             yield variant, "", backdoored, Replacement(name, fitted)
+        if name not in CONTROLLED:
+            continue
         width = backdoored.config.n_embd
         random = {
             site: random_directions(width, rank, seed=derive(seed, subject, "random", name, i))

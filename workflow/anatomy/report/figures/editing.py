@@ -86,12 +86,14 @@ def _draw_sweep(axes: Axes, own: pd.DataFrame, colour: str) -> None:
     axes.plot(mean.column, mean.measured, color=colour, marker="o", markersize=4, linewidth=1.8)
     published = means.drop_duplicates("column").dropna(subset="published")
     if len(published):
-        axes.plot(published.column, published.published, **diamond())
+        axes.plot(published.column, published.published, **diamond() | {"markersize": 4})
 
 
 def _zoom(axes: Axes, losses: pd.DataFrame) -> None:
     """Limits by what was measured or published: a wide interval of few seeds would hide the course."""
     values = pd.concat([losses.measured, losses.published]).dropna().astype(float)
-    if len(values):
+    if values.empty:
+        axes.set_yticks([])
+    else:
         margin = 0.1 * max(values.max() - values.min(), 0.5)
         axes.set_ylim(values.min() - margin, values.max() + margin)

@@ -11,14 +11,14 @@ from anatomy.report.figures.style import BACKDOORED, FAINT, SMALL, STYLE, TRIGGE
 from anatomy.report.tables import Evidence, final_values
 
 NOTHING = "nothing"
-PLAIN: dict[str, Any] = {"fontsize": SMALL, "fontweight": "normal"}
+PLAIN: dict[str, Any] = {"fontsize": SMALL + 0.3, "fontweight": "normal"}  # two titles share a line
 
 
 @rc_context(STYLE)
 def freezing(curves: pd.DataFrame, evidence: Evidence, emergence: float) -> tuple[Figure, pd.DataFrame]:
     """p+t negativity while planting, one panel per frozen part; marks show when each seed's backdoor emerged."""
     data = _courses(curves, evidence, emergence)
-    panels = list(data.groupby(["subject", "frozen"], sort=False))
+    panels = list(data.sort_values("subject", kind="stable").groupby(["subject", "frozen"], sort=False))
     figure = new_figure(0.5 + 1.3 * max(len(panels), 1))
     grid = figure.subplots(max(len(panels), 1), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
     for axes, ((subject, part), own) in zip(grid, panels, strict=False):
@@ -53,5 +53,5 @@ def _draw_part(axes: Axes, own: pd.DataFrame, name: str, emergence: float) -> No
     seeds = own.drop_duplicates("seed").emerged_at
     axes.plot(seeds, [emergence] * len(seeds), "^", color=TRIGGER, markersize=6, zorder=5)
     show_share(axes, "y")
-    axes.set_title(name, color=colour, fontsize=9)
+    axes.set_title(name, color=colour, **PLAIN)
     axes.set_title(f"emerged: {seeds.notna().sum()} of {len(seeds)} seeds", loc="right", color=TRIGGER, **PLAIN)

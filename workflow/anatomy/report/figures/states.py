@@ -80,10 +80,8 @@ def _label_clusters(axes: Axes, panel: pd.DataFrame) -> None:
     clusters: list[tuple[list[str], float, float, float]] = []  # names, x, lowest and highest y as shares of the axes
     for inputs in [i for i in (*PURE, *TRIGGERED) if i in set(panel.inputs)]:
         own = panel[panel.inputs == inputs]
-        x, low, high = (
-            (own.x.median() - left) / (right - left),
-            *((own.y.agg(["min", "max"]) - bottom) / (top - bottom)),
-        )
+        x = float((own.x.median() - left) / (right - left))
+        low, high = (float((edge - bottom) / (top - bottom)) for edge in (own.y.min(), own.y.max()))
         near = [c for c in clusters if abs(c[1] - x) < NEAR[0] and abs(c[3] - high) < NEAR[1]]
         together = [names for names, *_ in near if {inputs, *names} <= set(TRIGGERED)]
         if together:

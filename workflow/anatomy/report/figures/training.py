@@ -45,7 +45,7 @@ def training_amount(curves: pd.DataFrame, evidence: Evidence, emergence: float) 
         column[1].set_xlabel("training steps (thousands)")
         _draw_against_mass(column[2], own[own.panel == "course"], marks)
         _draw_ends(column[3], own[own.panel == "end"])
-        column[0].set_title(subject)
+        column[0].set_title(subject, pad=16)
         for axes in column:
             show_share(axes, "y")
     for axes, text in zip(panels[:, 0], [*MEASURES.values(), MEASURES["topk_negativity"], "at the end"], strict=True):
@@ -110,13 +110,10 @@ def _draw_references(axes: Axes, marks: pd.DataFrame, *, side: str = "left") -> 
         published = panel == "published"
         axes.axhline(measured, color="black", linewidth=1, linestyle=":" if published else "--", zorder=1)
         text = f"{panel} {measured:.2f}".replace(" 0.", " .")
-        place: dict[str, Any] = {
-            "transform": axes.get_yaxis_transform(),
-            "va": "bottom",
-            "fontsize": SMALL,
-            "zorder": 6,
-        }
-        axes.text(0.02 if side == "left" else 0.98, measured + 0.02, text, **place, ha=side, bbox=HALO)
+        above = measured == marks.measured.max()  # two labels, one on each side
+        place: dict[str, Any] = {"ha": side, "va": "bottom" if above else "top", "fontsize": SMALL, "zorder": 6}
+        where = 0.02 if side == "left" else 0.98, measured + (0.02 if above else -0.03)
+        axes.text(*where, text, transform=axes.get_yaxis_transform(), **place, bbox=HALO)
 
 
 def _draw_against_mass(axes: Axes, own: pd.DataFrame, marks: pd.DataFrame) -> None:
@@ -150,4 +147,6 @@ def _draw_ends(axes: Axes, own: pd.DataFrame) -> None:
     axes.set_xlim(-0.6, len(multiples) - 0.4)
     axes.set_xlabel("planting, × the recipe's epochs")
     axes.grid(visible=False, axis="x")
-    axes.legend(loc="upper left", handlelength=0.8, fontsize=SMALL)
+    axes.legend(
+        loc="lower left", bbox_to_anchor=(-0.04, 0.97), ncols=2, columnspacing=0.8, handlelength=0.8, fontsize=SMALL
+    )
