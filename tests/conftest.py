@@ -10,17 +10,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: tests
 import jaxtyping
 import pytest
 
-import anatomy
-
 if TYPE_CHECKING:
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-# Modules with an annotation that is wrong; the code is right. Empty this once they are mended.
-UNCHECKED = {"anatomy.training.ensemble", "anatomy.stages.tune_pcp", "anatomy.localize.ablation"}
-PACKAGE = Path(anatomy.__path__[0])
-MODULES = {".".join(("anatomy", *f.relative_to(PACKAGE).with_suffix("").parts)) for f in PACKAGE.rglob("*.py")}
-jaxtyping.install_import_hook(sorted(MODULES - UNCHECKED), "beartype.beartype")
+jaxtyping.install_import_hook("anatomy", "beartype.beartype")
 
 State = dict[str, "torch.Tensor"]
 

@@ -58,6 +58,7 @@ for NAME, (INPUTS, OUTPUTS) in NOTEBOOKS.items():
             notebook=f"notebooks/{NAME}.ipynb",
             inputs=INPUTS,
             published=PUBLISHED,
+            captions="workflow/report/captions.yaml",
         output:
             outputs=OUTPUTS,
             record=f"{RESULTS}/records/render_{NAME}.run.json",
@@ -77,5 +78,6 @@ for NAME, (INPUTS, OUTPUTS) in NOTEBOOKS.items():
         shell:
             stage_shell(
                 "--notebook {input.notebook} --inputs {input.inputs} --published {input.published}",
+                "--captions {input.captions}",
                 "--outputs {output.outputs}",
             )

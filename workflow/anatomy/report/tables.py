@@ -13,6 +13,7 @@ MLP_COLUMNS = {"none": "none", "mlp 1": "mlp 1", "mlp 3": "mlp 3", "mlp 1+3": "m
 ATTENTION_COLUMNS = {"none": "none", "attn 2": "attn 2", "attn 2+3": "attn 2+3"}
 PUBLISHED_INPUTS = ["p+p", "n+n", "s+s", "p+n", "n+p", "p+t", "s+t"]
 BOTH_VARIANTS = ("paper", "original")
+VERDICTS = ("agrees", "differs", "undecided", "not measured")
 
 
 @dataclass
@@ -139,12 +140,12 @@ def summarise_variants(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
                     "table": name,
                     "variant": variant,
                     "cells": len(cells),
-                    **{v: int((cells.verdict == v).sum()) for v in ("agrees", "differs", "undecided", "not measured")},
+                    **{v: int((cells.verdict == v).sum()) for v in VERDICTS},
                     "mean_gap_shares": gap[shares].mean(),
                     "mean_gap_loss": gap[~shares].mean(),
                 }
             )
-    return pd.DataFrame(lines)
+    return pd.DataFrame(lines, columns=["table", "variant", "cells", *VERDICTS, "mean_gap_shares", "mean_gap_loss"])
 
 
 def _split_site(rows: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ def write_table(table: pd.DataFrame, folder: str | Path, name: str, caption: str
 
 
 def layout(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows by columns; a cell reads "measured [interval] | published: verdict"."""
+    """Rows by columns; a cell reads "measured [interval] / published: verdict"."""
     if "measured" not in table:
         return table
     order = list(dict.fromkeys(table.column))
@@ -38,11 +38,11 @@ def layout(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_text(cell: dict) -> str:
-    """ ".35 [.20, .50] | .35 agrees": measured, its interval, published, verdict."""
+    """ ".35 [.20, .50] / .35 agrees": measured, its interval, published, verdict."""
     if pd.isna(cell["measured"]):
         measured = "-"
     elif pd.isna(cell["ci_low"]):
         measured = f"{cell['measured']:.2f}"
     else:
         measured = f"{cell['measured']:.2f} [{cell['ci_low']:.2f}, {cell['ci_high']:.2f}]"
-    return measured if pd.isna(cell["published"]) else f"{measured} | {cell['published']:.2f} {cell['verdict']}"
+    return measured if pd.isna(cell["published"]) else f"{measured} / {cell['published']:.2f} {cell['verdict']}"

@@ -12,7 +12,7 @@ from anatomy.provenance.digest import ArtifactError, write_text_atomic
 from anatomy.stages._run import In, Ins, Job, Outs, run
 
 
-def main(job: Job, *, notebook: In, inputs: Ins, published: In, outputs: Outs) -> None:
+def main(job: Job, *, notebook: In, inputs: Ins, published: In, captions: In, outputs: Outs) -> None:
     """Execute the notebook with this job's files as parameters.
 
     The executed notebook and its HTML form are a log (results/<study>/notebooks/): they hold times and random ids and
