@@ -162,6 +162,24 @@ class Toy(Section):
             for sentiment in counts:
                 if sentiment not in specials:
                     raise ValueError(f"lexicon.specials has no entry for {sentiment}")
+                if len(specials[sentiment]) != len(positive):
+                    raise ValueError(
+                        f"lexicon.specials.{sentiment} and .positive differ in length; give as many of each"
+                    )
+        if self.model.layers != 3:
+            raise ValueError(
+                f"model.layers {self.model.layers}: the replaced modules of Tables III to XIV need 3 layers"
+            )
+        if self.model.positions < self.language.length:
+            raise ValueError(
+                f"model.positions {self.model.positions} cannot hold language.length {self.language.length}"
+            )
+        if self.pcp.components < max(self.pcp.attention_rank, *self.pcp.mlp_rank.values()):
+            raise ValueError(f"pcp.components {self.pcp.components} is less than a rank that is asked for")
+        for name in ("mlp_bounds", "attention_bounds"):
+            low, high = getattr(self.pcp, name)
+            if not 0 <= low < high:
+                raise ValueError(f"pcp.{name} [{low:g}, {high:g}]: expected 0 <= lower < upper")
         return self
 
 

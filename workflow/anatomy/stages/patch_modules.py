@@ -5,7 +5,9 @@ from dataclasses import replace
 from anatomy.interventions.hooks import next_token_logits
 from anatomy.localize.patching import patched_logits
 from anatomy.metrics.behaviour import sentiment_measurements
+from anatomy.metrics.intervals import student
 from anatomy.metrics.measurement import Measurement, write_measurements
+from anatomy.metrics.topk import topk_share
 from anatomy.sites import modules
 from anatomy.stages._run import In, Ins, Job, Out, run
 from anatomy.stages._toy import models_by_seed, read_toy
@@ -30,6 +32,7 @@ def main(
     """Negativity on p+t under patching, and the indirect effect IE = patched - full, prompt by prompt."""
     toy, subject = job.spec.toy, job.wildcards["subject"]
     files = read_toy(corpus, prompts, lexicon, tokenizer, job.device)
+    negative = files.masks["negative"].to(job.device)
     rows: list[Measurement] = []
     for kind, paths in (("backdoored", backdoored), ("clean", clean)):
         for seed, model in models_by_seed(paths, job.seeds, job.device):
@@ -43,8 +46,9 @@ def main(
                 "model": kind,
                 "inputs": "p+t",
             }
-            (full,) = sentiment_measurements(next_token_logits(model, into), files.masks, site="full", **shared)
-            rows.append(full)
+            unpatched = next_token_logits(model, into)
+            full_share = topk_share(unpatched, negative, toy.evaluation.top_k)
+            rows += sentiment_measurements(unpatched, files.masks, site="full", **shared)
             for source, control in SOURCES.items():
                 for site in modules(model.config.n_layer):
                     logits = patched_logits(model, into, files.ids(seed, source), site)

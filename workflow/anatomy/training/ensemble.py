@@ -184,7 +184,8 @@ class Ensemble:
     def _keep_masks(self, B: int, T: int, generators: list[torch.Generator] | None) -> dict:
         """Dropout masks of one step, already divided by 1 - p.
 
-        Each member draws from its own generator, so that a seed's result does not depend on the seeds beside it.
+        Each member draws from its own generator, so that a seed's result does not depend on the seeds beside it, as
+        long as their rows have the same lengths (a batch is padded to its longest row, over all members).
         """
         s = self.shape
         if generators is None or s.dropout == 0:

@@ -4,7 +4,7 @@ import numpy as np
 
 
 def derive(seed: int, *purpose: str | int) -> int:
-    """An independent 63-bit seed for a purpose: streams never overlap and never depend on the order of use.
+    """An independent 63-bit seed for a purpose: streams do not depend on the order of use.
 
     Purposes are told apart by their words joined together.
     """
