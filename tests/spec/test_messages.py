@@ -85,8 +85,24 @@ MESSAGES = {
         "s.yaml: toy: pcp.mlp_rank has no entry for 3-sentiment",
     ),
     "a sentiment without specials": (
-        ("toy.lexicon.specials", {"positive": SPECIALS.split(", "), "negative": ["bad"]}),
+        ("toy.lexicon.specials", {"positive": SPECIALS.split(", "), "negative": SPECIALS.split(", ")}),
         "s.yaml: toy: lexicon.specials has no entry for neutral",
+    ),
+    "specials of unequal number": (
+        ("toy.lexicon.specials", {"positive": SPECIALS.split(", "), "negative": ["bad"], "neutral": ["chair"]}),
+        "s.yaml: toy: lexicon.specials.negative and .positive differ in length; give as many of each",
+    ),
+    "bounds the wrong way round": (
+        ("toy.pcp.mlp_bounds", [1.5, 0.05]),
+        "s.yaml: toy: pcp.mlp_bounds [1.5, 0.05]: expected 0 <= lower < upper",
+    ),
+    "too few components": (
+        ("toy.pcp.components", 2),
+        "s.yaml: toy: pcp.components 2 is less than a rank that is asked for",
+    ),
+    "another number of layers": (
+        ("toy.model.layers", 2),
+        "s.yaml: toy: model.layers 2: the replaced modules of Tables III to XIV need 3 layers",
     ),
     "a width that the heads cannot share": (
         ("toy.model.width", 65),

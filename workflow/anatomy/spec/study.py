@@ -162,10 +162,8 @@ class Toy(Section):
             for sentiment in counts:
                 if sentiment not in specials:
                     raise ValueError(f"lexicon.specials has no entry for {sentiment}")
-                if len(specials[sentiment]) != len(positive):
-                    raise ValueError(
-                        f"lexicon.specials.{sentiment} and .positive differ in length; give as many of each"
-                    )
+        if uneven := sorted(t for t, words in specials.items() if len(words) != len(positive)):
+            raise ValueError(f"lexicon.specials.{uneven[0]} and .positive differ in length; give as many of each")
         if self.model.layers != 3:
             raise ValueError(
                 f"model.layers {self.model.layers}: the replaced modules of Tables III to XIV need 3 layers"

@@ -60,14 +60,10 @@ def main(
                         control=control,
                         **shared,
                     )
-                    effect = replace(
-                        patched,
-                        metric="indirect_effect",
-                        value=patched.value - full.value,
-                        ci_low=patched.ci_low - full.value,
-                        ci_high=patched.ci_high - full.value,
-                    )
-                    rows += [patched, effect]
+                    effects = topk_share(logits, negative, toy.evaluation.top_k) - full_share
+                    effect = student(effects.double().cpu().numpy(), job.spec.confidence)
+                    indirect = {"value": effect.mean, "ci_low": effect.low, "ci_high": effect.high}
+                    rows += [patched, replace(patched, metric="indirect_effect", **indirect)]
     write_measurements(measurements, rows, study=job.study, paper="lamparth", recipe=toy.recipe)
 
 
