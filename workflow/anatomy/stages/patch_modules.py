@@ -1,6 +1,7 @@
 """Stage patch_modules: causal patching of every module on trigger inputs (Table XII)."""
 
 from dataclasses import replace
+from typing import Any
 
 from anatomy.interventions.hooks import next_token_logits
 from anatomy.localize.patching import patched_logits
@@ -62,7 +63,7 @@ def main(
                     )
                     effects = topk_share(logits, negative, toy.evaluation.top_k) - full_share
                     effect = student(effects.double().cpu().numpy(), job.spec.confidence)
-                    indirect = {"value": effect.mean, "ci_low": effect.low, "ci_high": effect.high}
+                    indirect: dict[str, Any] = {"value": effect.mean, "ci_low": effect.low, "ci_high": effect.high}
                     rows += [patched, replace(patched, metric="indirect_effect", **indirect)]
     write_measurements(measurements, rows, study=job.study, paper="lamparth", recipe=toy.recipe)
 
