@@ -30,9 +30,9 @@ def behaviour(smoke: Checkout, subject: str) -> pd.DataFrame:
 
 
 def test_every_published_cell_of_the_toy_tables_has_its_line(smoke: Checkout) -> None:
-    published = pd.read_csv(smoke.path / "data/published/lamparth_reuel_2023.csv").fillna({"row": "", "column": ""})
+    published = pd.read_csv(smoke.path / "data/published/lamparth_reuel_2023.csv", dtype=str).fillna("")
     for roman, number in TOY_TABLES.items():
-        table = pd.read_csv(results(smoke) / "tables" / f"lamparth_table_{number:02d}.csv").fillna("")
+        table = pd.read_csv(results(smoke) / "tables" / f"lamparth_table_{number:02d}.csv", dtype=str).fillna("")
         have = {tuple(map(str, key)) for key in table[["subject", "row", "column", "metric"]].to_numpy()}
         wanted = {
             tuple(map(str, key))
