@@ -17,7 +17,8 @@ HEADER = """# The two recipes, measured
 same seeds on the same data ({seeds} seeds; each draws its own sequences, initial weights, order and dropout). Cells are
 means over seeds with a {confidence:.0%} Student interval; negativity is top-{k} logit negativity on held-out prompts.
 
-Made by `make recipes`, which runs both studies up to their behaviour and writes this page.
+`make recipes` runs both studies up to their behaviour and writes this page (`anatomy.report.recipes`) from what stands
+in `results/`.
 
 | recipe | batch | learning rate | clean epochs | backdoor epochs |
 |---|---|---|---|---|
