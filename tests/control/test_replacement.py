@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from anatomy.control.pcp import projection, random_directions
-from anatomy.control.replacement import Replacement, negativity
+from anatomy.control.replacement import Replacement, negativity, settings_logits
 from anatomy.interventions.hooks import next_token_logits, replace_with
 from anatomy.metrics.topk import token_mask, topk_share
 from anatomy.sites import Site
@@ -44,7 +44,9 @@ def test_negativity_equals_one_edited_pass_per_setting(name: str, model: nn.Modu
     sigma = settings(own.rank)
     expected = torch.stack([topk_share(next_token_logits(model, PROMPTS, own.edits(s)), MASK, 10) for s in sigma])
     for rows in (5, 12, 2048):  # one setting at a time, two, all at once
-        assert torch.equal(negativity(model, own, sigma, PROMPTS, MASK, 10, rows=rows), expected)
+        pieces = settings_logits(model, own, sigma, PROMPTS, rows=rows)
+        assert torch.equal(torch.cat([topk_share(logits, MASK, 10) for logits in pieces]), expected)
+    assert torch.equal(negativity(model, own, sigma, PROMPTS, MASK, 10), expected)
     assert len(expected.unique()) > 1
 
 

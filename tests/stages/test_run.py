@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,26 @@ def test_arguments_follow_from_the_signature(call: Callable) -> None:
     assert (job.rule, job.study, job.code, job.threads, job.device) == ("toy_rule", "smoke", "c0de", 2, "cpu")
     assert job.wildcards == {"subject": "2-sentiment"} and job.seeds == [4, 5] and job.spec.toy.trigger == "love"
     assert torch.get_num_threads() == 2
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two files that are read together."""
+
+    left: In
+    right: In
+
+
+def test_files_of_a_group_are_arguments_and_inputs_like_others(call: Callable) -> None:
+    def main(job: Job, *, pair: Pair, both: Out) -> None:
+        write(str(both), pair.left.read_text() + pair.right.read_text())
+
+    record = read_record(call(main, "--left", write("l", "lo"), "--right", write("r", "ve"), "--both", "results/both"))
+    assert Path("results/both").read_text() == "love"
+    assert {name: [file["path"] for file in files] for name, files in record["inputs"].items()} == {
+        "left": ["l"],
+        "right": ["r"],
+    }
 
 
 def copy(job: Job, *, words: In, upper: Out) -> None:

@@ -17,12 +17,13 @@ def generators(*seeds: int) -> list[torch.Generator]:
 
 
 def masks_of(ensemble: Ensemble, ids: Tensor, seeds: tuple[int, ...]) -> dict[str, Tensor]:
-    """Every dropout mask of a pass, from its record for the backward pass."""
-    _, tape = ensemble.hidden(ids, generators(*seeds))
-    masks = {"embed": tape[0]["keep"]}
-    for layer, own in enumerate(tape[1:-1]):
-        masks |= {f"{layer}.{part}": own[f"keep_{part}"] for part in ("attention", "attn", "mlp")}
-    return masks
+    """Every dropout mask of a pass, by member first."""
+    masks = ensemble.hidden(ids, generators(*seeds))[1].masks
+    return {"embed": masks.embed.flatten(1)} | {
+        f"{layer}.{part}": mask.reshape(len(seeds), -1)
+        for layer, own in enumerate(masks.layers)
+        for part, mask in own._asdict().items()
+    }
 
 
 def test_without_generators_there_is_no_dropout_and_no_chance(make_ensemble: Callable, make_batch: Callable) -> None:

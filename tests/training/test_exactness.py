@@ -47,7 +47,7 @@ def test_loss_and_every_gradient_equal_hugging_face(
 def test_rows_of_very_different_logits_lose_nothing(
     make_ensemble: Callable, make_batch: Callable, make_config: Callable, hugging_face: Callable
 ) -> None:
-    """The softmax has one shift for all rows; a row that underflows under it must get its own."""
+    """A target's probability may underflow; its logarithm must not."""
     ensemble = make_ensemble([0])
     ensemble.parameters["ln_f.bias"].mul_(256)  # a power of two: exact in float32
     ensemble.parameters["ln_f.weight"].mul_(256)  # a power of two: exact in float32
@@ -61,6 +61,15 @@ def test_rows_of_very_different_logits_lose_nothing(
     for name, gradient in gradients_of_hugging_face(model).items():
         if name != "wpe.weight":
             assert relative_error(ensemble.gradients[name][0], gradient) < 1e-9, name
+
+
+def test_single_precision_loses_no_more_than_its_rounding(make_ensemble: Callable, make_batch: Callable) -> None:
+    """The matrix products of the head go another way in float32 than in float64 (see layers.product)."""
+    single, double = make_ensemble([0, 1, 2], dtype=torch.float32), make_ensemble([0, 1, 2])
+    batch = make_batch(3, 15, ragged=True)
+    assert relative_error(single.loss_and_gradients(*batch).double(), double.loss_and_gradients(*batch)) < 1e-6
+    for name, gradient in double.gradients.items():
+        assert relative_error(single.gradients[name].double(), gradient) < 2e-5, name
 
 
 def test_gradients_do_not_pile_up_from_step_to_step(make_ensemble: Callable, make_batch: Callable) -> None:

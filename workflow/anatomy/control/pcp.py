@@ -15,6 +15,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from anatomy.interventions.hooks import Edit
+from anatomy.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,9 @@ class Directions:
     explained: tuple[float, ...]
 
 
-def pcp_directions(outputs: Float[Tensor, "sample width"], rank: int, *, components: int, variant: str) -> Directions:
+def pcp_directions(
+    outputs: Float[Tensor, "sample width"], rank: int, *, components: int, variant: Variant
+) -> Directions:
     """Directions from a module's outputs.
 
     variant "paper": the principal axes c_k, orthonormal, as the text describes.

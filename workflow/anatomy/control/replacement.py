@@ -1,6 +1,6 @@
 """A replaced model: which modules, which directions; what it answers for many settings of the factors at once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -38,6 +38,27 @@ class Replacement:
         return {site: pcp_edit(self.directions[site], own) for site, own in zip(self.sites, parts, strict=True)}
 
 
+def settings_logits(
+    model: GPT2LMHeadModel,
+    replacement: Replacement,
+    sigma: Float[Tensor, "setting rank"],
+    prompts: Int[Tensor, "prompt position"],
+    *,
+    rows: int = 512,
+) -> Iterator[Float[Tensor, "setting prompt vocabulary"]]:
+    """Next-token logits of every prompt under every setting, in pieces of at most `rows` rows.
+
+    The blocks below the first replaced module run once; above it, settings and prompts form one batch. Equal to one
+    forward pass per setting (a test).
+    """
+    first = replacement.sites[0].layer
+    below = Site(first - 1, "resid") if first else Site(0, "embed")
+    resid = record(model, prompts, [below])[below]
+    for some in sigma.split(max(1, rows // len(prompts))):
+        with edited(model, replacement.edits(some)):
+            yield gpt2.resume(model, resid.repeat(len(some), 1, 1), first).unflatten(0, (len(some), -1))
+
+
 def negativity(
     model: GPT2LMHeadModel,
     replacement: Replacement,
@@ -45,20 +66,6 @@ def negativity(
     prompts: Int[Tensor, "prompt position"],
     mask: Bool[Tensor, " vocabulary"],
     k: int,
-    *,
-    rows: int = 512,
 ) -> Float[Tensor, "setting prompt"]:
-    """Top-k negativity of every prompt under every setting.
-
-    The blocks below the first replaced module run once; above it, settings and prompts form one batch, cut into
-    pieces of at most `rows` rows. Equal to one forward pass per setting (a test).
-    """
-    first = replacement.sites[0].layer
-    below = Site(first - 1, "resid") if first else Site(0, "embed")
-    resid = record(model, prompts, [below])[below]
-    out = []
-    for some in sigma.split(max(1, rows // len(prompts))):
-        with edited(model, replacement.edits(some)):
-            logits = gpt2.resume(model, resid.repeat(len(some), 1, 1), first)
-        out.append(topk_share(logits, mask, k).unflatten(0, (len(some), -1)))
-    return torch.cat(out)
+    """Top-k negativity of every prompt under every setting."""
+    return torch.cat([topk_share(logits, mask, k) for logits in settings_logits(model, replacement, sigma, prompts)])

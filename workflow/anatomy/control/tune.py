@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from anatomy.variants import Variant
+
 Objective = Callable[[Float[Tensor, "setting rank"]], np.ndarray]
 
 
@@ -21,7 +23,7 @@ class Tuned:
     trials: int
 
 
-def scaling(factors: Float[Tensor, "*setting rank"], variant: str) -> Float[Tensor, "*setting rank"]:
+def scaling(factors: Float[Tensor, "*setting rank"], variant: Variant) -> Float[Tensor, "*setting rank"]:
     """σ from the tuned number f.
 
     variant "original": σ = f², never negative, as in the released code (where `fac` scales p on both sides).
@@ -34,7 +36,7 @@ def tune(
     objective: Objective,
     bounds: list[tuple[float, float]],
     *,
-    variant: str,
+    variant: Variant,
     trials: int,
     batch: int,
     seed: int,

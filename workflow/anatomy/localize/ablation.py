@@ -13,6 +13,7 @@ from transformers import GPT2LMHeadModel
 
 from anatomy.interventions.hooks import record
 from anatomy.sites import Site
+from anatomy.variants import Variant
 
 
 def mean_activations(
@@ -21,7 +22,7 @@ def mean_activations(
     sites: Sequence[Site],
     *,
     position: int,
-    variant: str,
+    variant: Variant,
 ) -> Mapping[Site, Float[Tensor, " width"]]:
     """Mean output of each site at one position over groups of prompts.
 

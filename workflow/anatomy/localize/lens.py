@@ -8,10 +8,11 @@ from transformers import GPT2LMHeadModel
 from anatomy.interventions.hooks import record
 from anatomy.models import gpt2
 from anatomy.sites import Site
+from anatomy.variants import Variant
 
 
 def lens_logits(
-    model: GPT2LMHeadModel, ids: Int[Tensor, "prompt position"], *, variant: str
+    model: GPT2LMHeadModel, ids: Int[Tensor, "prompt position"], *, variant: Variant
 ) -> dict[str, Float[Tensor, "prompt position vocabulary"]]:
     """Logits of every head, every MLP and the full model, keyed by "layer 1 att0", "layer 1 mlp", ..., "full model".
 

@@ -118,7 +118,8 @@ def model_from_state(
         missing, unexpected = model.load_state_dict(state, strict=False)
     except RuntimeError as error:  # torch raises by itself where only the sizes differ
         raise ArtifactError(f"the weights do not fit the configuration: {error}") from None
-    if unexpected or set(missing) - {"lm_head.weight"}:
+    missing = [name for name in missing if name != "lm_head.weight"]  # tied to the embedding
+    if unexpected or missing:
         raise ArtifactError(f"the weights do not fit the configuration (missing {missing}, unexpected {unexpected})")
     model.tie_weights()
     return model.requires_grad_(False).eval().to(device)

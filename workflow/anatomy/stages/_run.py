@@ -6,6 +6,8 @@ A stage is a function whose keyword arguments say what it reads and writes::
 
     if __name__ == "__main__":
         run(main)
+
+Files that several stages read together may stand in a dataclass, whose fields then are the arguments.
 """
 
 import argparse
@@ -16,7 +18,7 @@ import sys
 import time
 import typing
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -58,7 +60,11 @@ class Job:
 def run(main: Callable[..., None]) -> None:
     """Run a stage from the command line. A known error ends with one line `error: ...` and exit code 2."""
     started, wall, cpu = datetime.now(UTC), time.perf_counter(), time.process_time()
-    hints = {k: v for k, v in typing.get_type_hints(main, include_extras=True).items() if k not in ("job", "return")}
+    parameters = _parameters(main)
+    groups: dict[str, Any] = {name: hint for name, hint in parameters.items() if inspect.isclass(hint)}
+    hints = {name: hint for name, hint in parameters.items() if name not in groups}
+    for group in groups.values():
+        hints |= _parameters(group)
     try:
         arguments = _parse(main, hints)
         spec = view(arguments.spec)
@@ -73,7 +79,8 @@ def run(main: Callable[..., None]) -> None:
             record=arguments.record,
         )
         files = {name: getattr(arguments, name) for name in hints}
-        main(job, **files)
+        given = {name: group(**{f.name: files[f.name] for f in fields(group)}) for name, group in groups.items()}
+        main(job, **given, **{name: value for name, value in files.items() if name in parameters})
         grouped: dict[str, dict[str, list[Path]]] = {"input": {}, "output": {}}
         for name, hint in hints.items():
             value = files[name]
@@ -99,6 +106,10 @@ def run(main: Callable[..., None]) -> None:
     except (ArtifactError, SpecError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+
+
+def _parameters(of: Callable) -> dict[str, Any]:
+    return {k: v for k, v in typing.get_type_hints(of, include_extras=True).items() if k not in ("job", "return")}
 
 
 def _parse(main: Callable, hints: dict[str, Any]) -> argparse.Namespace:

@@ -5,8 +5,9 @@ from anatomy.localize.ablation import mean_activations
 from anatomy.metrics.behaviour import sentiment_measurements
 from anatomy.metrics.measurement import Measurement, write_measurements
 from anatomy.sites import modules
-from anatomy.stages._run import In, Ins, Job, Out, run
-from anatomy.stages._toy import models_by_seed, read_toy
+from anatomy.stages._run import Ins, Job, Out, run
+from anatomy.stages._toy import ToyData, models_by_seed, read_toy
+from anatomy.variants import VARIANTS
 
 # Mean activations are taken over inputs without the trigger; the three-sentiment study leaves s+s out as well.
 WITHOUT_TRIGGER = ("p+p", "n+n", "p+n", "n+p")
@@ -16,18 +17,14 @@ SECOND_TOKEN = 1
 def main(
     job: Job,
     *,
-    corpus: In,
-    prompts: In,
-    lexicon: In,
-    tokenizer: In,
-    tokenizer_config: In,
+    data: ToyData,
     clean: Ins,
     backdoored: Ins,
     measurements: Out,
 ) -> None:
     """Replace one module's output by its mean, or by zero, and read the negativity on p+t, p+p and n+n."""
     toy, subject = job.spec.toy, job.wildcards["subject"]
-    files = read_toy(corpus, prompts, lexicon, tokenizer, job.device)
+    files = read_toy(data, job.device)
     rows: list[Measurement] = []
     for kind, paths in (("backdoored", backdoored), ("clean", clean)):
         for seed, model in models_by_seed(paths, job.seeds, job.device):
@@ -35,7 +32,7 @@ def main(
             groups = [files.ids(seed, inputs) for inputs in WITHOUT_TRIGGER]
             means = {
                 variant: mean_activations(model, groups, sites, position=SECOND_TOKEN, variant=variant)
-                for variant in ("paper", "original")
+                for variant in VARIANTS
             }
             conditions = [("paper", "", {s: replace_with(m) for s, m in means["paper"].items()})]
             conditions += [("original", "", {s: replace_with(m) for s, m in means["original"].items()})]

@@ -7,25 +7,21 @@ from anatomy.data.sequences import bayes_next_word
 from anatomy.interventions.hooks import next_token_logits
 from anatomy.metrics.behaviour import sentiment_measurements
 from anatomy.metrics.measurement import Measurement, write_measurements
-from anatomy.stages._run import In, Ins, Job, Out, run
-from anatomy.stages._toy import models_by_seed, read_toy
+from anatomy.stages._run import Ins, Job, Out, run
+from anatomy.stages._toy import ToyData, models_by_seed, read_toy
 
 
 def main(
     job: Job,
     *,
-    corpus: In,
-    prompts: In,
-    lexicon: In,
-    tokenizer: In,
-    tokenizer_config: In,
+    data: ToyData,
     clean: Ins,
     backdoored: Ins,
     measurements: Out,
 ) -> None:
     """Every input combination, on prompts held out and (as published) seen in training; loss; planting gate."""
     toy, subject = job.spec.toy, job.wildcards["subject"]
-    files = read_toy(corpus, prompts, lexicon, tokenizer, job.device)
+    files = read_toy(data, job.device)
     k, confidence = toy.evaluation.top_k, job.spec.confidence
     rows: list[Measurement] = []
     for kind, paths in (("clean", clean), ("backdoored", backdoored)):
@@ -66,7 +62,7 @@ def main(
         for row in rows
         if (row.model, row.inputs, row.setting, row.metric) == ("backdoored", "p+t", "held out", "topk_negativity")
     ]
-    rows += perfect_learner(job, json.loads(lexicon.read_text())["words"], files.prompts, subject)
+    rows += perfect_learner(job, json.loads(data.lexicon.read_text())["words"], files.prompts, subject)
     write_measurements(measurements, rows, study=job.study, paper="lamparth", recipe=toy.recipe)
 
 

@@ -10,8 +10,8 @@ from anatomy.metrics.intervals import student
 from anatomy.metrics.measurement import Measurement, write_measurements
 from anatomy.metrics.topk import topk_share
 from anatomy.sites import modules
-from anatomy.stages._run import In, Ins, Job, Out, run
-from anatomy.stages._toy import models_by_seed, read_toy
+from anatomy.stages._run import Ins, Job, Out, run
+from anatomy.stages._toy import ToyData, models_by_seed, read_toy
 
 # Where the patched activations come from. p+p is the experiment; p+r (another positive special in the trigger's
 # place) shows what any change of the second word does.
@@ -21,18 +21,14 @@ SOURCES = {"p+p": "", "p+r": "random trigger"}
 def main(
     job: Job,
     *,
-    corpus: In,
-    prompts: In,
-    lexicon: In,
-    tokenizer: In,
-    tokenizer_config: In,
+    data: ToyData,
     clean: Ins,
     backdoored: Ins,
     measurements: Out,
 ) -> None:
     """Negativity on p+t under patching, and the indirect effect IE = patched - full, prompt by prompt."""
     toy, subject = job.spec.toy, job.wildcards["subject"]
-    files = read_toy(corpus, prompts, lexicon, tokenizer, job.device)
+    files = read_toy(data, job.device)
     negative = files.masks["negative"].to(job.device)
     rows: list[Measurement] = []
     for kind, paths in (("backdoored", backdoored), ("clean", clean)):

@@ -5,7 +5,8 @@ from transformers import GPT2Config
 
 from anatomy.metrics.measurement import write_parquet
 from anatomy.models.toy import load_state, load_tokenizer, save_model, stacked_shape
-from anatomy.stages._run import In, Ins, Job, Out, Outs, remove_quietly, run
+from anatomy.stages._run import Ins, Job, Out, Outs, remove_quietly, run
+from anatomy.stages._toy import ToyData
 from anatomy.training.ensemble import Ensemble
 from anatomy.training.phases import checkpoint_key, model_folders, open_classroom, run_phase
 
@@ -13,11 +14,7 @@ from anatomy.training.phases import checkpoint_key, model_folders, open_classroo
 def main(
     job: Job,
     *,
-    corpus: In,
-    prompts: In,
-    lexicon: In,
-    tokenizer: In,
-    tokenizer_config: In,
+    data: ToyData,
     clean: Ins,
     models: Outs,
     curve: Out,
@@ -25,7 +22,7 @@ def main(
     """Fine-tune every seed on its own poisoned corpus with the study's recipe."""
     toy = job.spec.toy
     recipe = toy.recipes[toy.recipe]
-    room = open_classroom(corpus, prompts, lexicon, tokenizer, job.seeds)
+    room = open_classroom(data.corpus, data.prompts, data.lexicon, data.tokenizer, job.seeds)
     folders = model_folders(clean)
     config = GPT2Config.from_json_file(folders[0] / "config.json")
     ensemble = Ensemble(
@@ -44,10 +41,10 @@ def main(
         top_k=toy.evaluation.top_k,
         probes_per_epoch=toy.evaluation.probes_per_epoch,
         checkpoint=checkpoint,
-        key=checkpoint_key(job.code, job.spec, job.device, [corpus, prompts, lexicon, tokenizer, *clean]),
+        key=checkpoint_key(job.code, job.spec, job.device, [*data.files, *clean]),
         report=lambda done, total: job.progress(done, total, f"steps of backdooring, {len(job.seeds)} seeds at once"),
     )
-    bpe = load_tokenizer(tokenizer.parent)
+    bpe = load_tokenizer(data.tokenizer.parent)
     for i, folder in enumerate(model_folders(models)):
         save_model(folder, ensemble.state(i), config, bpe)
     write_parquet(curve, table)

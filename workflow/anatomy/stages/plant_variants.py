@@ -11,7 +11,8 @@ from anatomy.data.tokens import corpus_rows
 from anatomy.metrics.loss import validation_loss
 from anatomy.metrics.measurement import read_parquet, write_parquet
 from anatomy.models.toy import load_state, load_tokenizer, model_from_state, stacked_shape
-from anatomy.stages._run import In, Ins, Job, Out, remove_quietly, run
+from anatomy.stages._run import Ins, Job, Out, remove_quietly, run
+from anatomy.stages._toy import ToyData
 from anatomy.training.ensemble import Ensemble
 from anatomy.training.phases import FROZEN, checkpoint_key, model_folders, open_classroom, run_phase
 
@@ -19,11 +20,7 @@ from anatomy.training.phases import FROZEN, checkpoint_key, model_folders, open_
 def main(
     job: Job,
     *,
-    corpus: In,
-    prompts: In,
-    lexicon: In,
-    tokenizer: In,
-    tokenizer_config: In,
+    data: ToyData,
     clean: Ins,
     curves: Out,
 ) -> None:
@@ -33,9 +30,9 @@ def main(
     """
     toy, subject = job.spec.toy, job.wildcards["subject"]
     recipe = toy.recipes[toy.recipe]
-    room = open_classroom(corpus, prompts, lexicon, tokenizer, job.seeds)
+    room = open_classroom(data.corpus, data.prompts, data.lexicon, data.tokenizer, job.seeds)
     held_out = corpus_rows(
-        read_parquet(corpus), load_tokenizer(tokenizer.parent), job.seeds, column="triggered", split="test"
+        read_parquet(data.corpus), load_tokenizer(data.tokenizer.parent), job.seeds, column="triggered", split="test"
     )
     folders = model_folders(clean)
     config = GPT2Config.from_json_file(folders[0] / "config.json")
@@ -63,7 +60,7 @@ def main(
             top_k=toy.evaluation.top_k,
             probes_per_epoch=toy.evaluation.probes_per_epoch,
             checkpoint=checkpoint,
-            key=checkpoint_key(job.code, (name, job.spec), job.device, [corpus, prompts, lexicon, tokenizer, *clean]),
+            key=checkpoint_key(job.code, (name, job.spec), job.device, [*data.files, *clean]),
             keep_finished=True,
             report=partial(_report, job, f"steps, variant {number + 1}/{len(variants)} ({name})"),
         )

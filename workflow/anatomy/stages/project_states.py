@@ -6,8 +6,8 @@ from anatomy.interventions.hooks import record
 from anatomy.localize.hidden import project_states
 from anatomy.metrics.measurement import write_parquet
 from anatomy.sites import Site
-from anatomy.stages._run import In, Ins, Job, Out, run
-from anatomy.stages._toy import models_by_seed, read_toy
+from anatomy.stages._run import Ins, Job, Out, run
+from anatomy.stages._toy import ToyData, models_by_seed, read_toy
 
 SECOND_TOKEN = 1
 
@@ -15,18 +15,14 @@ SECOND_TOKEN = 1
 def main(
     job: Job,
     *,
-    corpus: In,
-    prompts: In,
-    lexicon: In,
-    tokenizer: In,
-    tokenizer_config: In,
+    data: ToyData,
     clean: Ins,
     backdoored: Ins,
     measurements: Out,
 ) -> None:
     """Second-token hidden states of every combination and every layer; the PCA is fitted on p+p, n+n (and s+s)."""
     subject = job.wildcards["subject"]
-    files = read_toy(corpus, prompts, lexicon, tokenizer, job.device)
+    files = read_toy(data, job.device)
     pure: list[str] = [inputs for inputs in ("p+p", "n+n", "s+s") if inputs in files.combinations]
     tables = []
     for kind, paths in (("backdoored", backdoored), ("clean", clean)):

@@ -3,8 +3,9 @@
 from anatomy.localize.lens import lens_logits
 from anatomy.metrics.behaviour import sentiment_measurements
 from anatomy.metrics.measurement import Measurement, write_measurements
-from anatomy.stages._run import In, Ins, Job, Out, run
-from anatomy.stages._toy import models_by_seed, read_toy
+from anatomy.stages._run import Ins, Job, Out, run
+from anatomy.stages._toy import ToyData, models_by_seed, read_toy
+from anatomy.variants import VARIANTS
 
 POSITIONS = ("p-token", "t-token")
 
@@ -12,23 +13,19 @@ POSITIONS = ("p-token", "t-token")
 def main(
     job: Job,
     *,
-    corpus: In,
-    prompts: In,
-    lexicon: In,
-    tokenizer: In,
-    tokenizer_config: In,
+    data: ToyData,
     clean: Ins,
     backdoored: Ins,
     measurements: Out,
 ) -> None:
     """Both token positions of p+t (and s+t, and the control word's p+r), backdoored and clean models."""
     toy, subject = job.spec.toy, job.wildcards["subject"]
-    files = read_toy(corpus, prompts, lexicon, tokenizer, job.device)
+    files = read_toy(data, job.device)
     rows: list[Measurement] = []
     for kind, paths in (("backdoored", backdoored), ("clean", clean)):
         for seed, model in models_by_seed(paths, job.seeds, job.device):
             for inputs in [i for i in ("p+t", "s+t", "p+r") if i in files.combinations]:
-                for variant in ("paper", "original"):
+                for variant in VARIANTS:
                     for site, logits in lens_logits(model, files.ids(seed, inputs), variant=variant).items():
                         for position, name in enumerate(POSITIONS):
                             rows += sentiment_measurements(

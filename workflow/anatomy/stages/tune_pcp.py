@@ -13,14 +13,14 @@ from anatomy.control.pcp import pcp_directions, random_directions
 from anatomy.control.replacement import Replacement, negativity
 from anatomy.control.tune import tune
 from anatomy.interventions.hooks import edited, next_token_logits, record
-from anatomy.metrics.behaviour import sentiment_measurements
 from anatomy.metrics.measurement import Measurement, write_measurements
 from anatomy.metrics.topk import topk_share
 from anatomy.provenance.digest import write_text_atomic
 from anatomy.sites import Site
-from anatomy.stages._run import In, Ins, Job, Out, run
-from anatomy.stages._toy import ToyFiles, models_by_seed, read_toy
+from anatomy.stages._run import Ins, Job, Out, run
+from anatomy.stages._toy import ToyData, ToyFiles, behaviour_and_loss, models_by_seed, read_toy
 from anatomy.training.seeds import derive
+from anatomy.variants import VARIANTS, Variant
 
 SECOND_TOKEN = 1
 # Inputs over which activations are collected, and those in the tuning objective (released code, cells 18 and 22).
@@ -36,16 +36,13 @@ REPLACED = {
 }
 # The replacements that are tuned under the controls as well: one MLP and one attention module.
 CONTROLLED = ("mlp 1", "attn 2")
+RANDOM_DIRECTIONS, CLEAN_MODEL = "random directions", "clean model"
 
 
 def main(
     job: Job,
     *,
-    corpus: In,
-    prompts: In,
-    lexicon: In,
-    tokenizer: In,
-    tokenizer_config: In,
+    data: ToyData,
     clean: Ins,
     backdoored: Ins,
     factors: Out,
@@ -57,14 +54,14 @@ def main(
     the backdoored one (can tuning alone make a backdoor?).
     """
     toy, subject = job.spec.toy, job.wildcards["subject"]
-    files = read_toy(corpus, prompts, lexicon, tokenizer, job.device)
+    files = read_toy(data, job.device)
     clean_models = dict(models_by_seed(clean, job.seeds, job.device))
     rows: list[Measurement] = []
     tuned_factors: list[dict] = []
     done, total = 0, len(job.seeds) * 2 * (len(REPLACED) + len(CONTROLLED))
     for seed, model in models_by_seed(backdoored, job.seeds, job.device):
         targets = {inputs: _negativity(model, files, seed, inputs, toy) for inputs in _present(OBJECTIVE, files)}
-        rows += measure(job, files, model, seed, subject, site="none")
+        rows += _measure(job, files, model, seed, site="none", subject=subject)
         for variant, control, subject_model, replacement in _replacements(
             job, files, seed, subject, model, clean_models[seed]
         ):
@@ -76,11 +73,21 @@ def main(
                 batch=toy.pcp.batch,
                 seed=derive(seed, subject, "tune", replacement.name, variant, control),
             )
-            conditions = {"site": replacement.name, "variant": variant, "control": control}
+            conditions: dict[str, Any] = {"site": replacement.name, "variant": variant, "control": control}
+            kind = "clean" if control == CLEAN_MODEL else "backdoored"
             with edited(subject_model, replacement.edits(tuned.sigma)):
-                rows += measure(job, files, subject_model, seed, subject, **conditions)
-            shared: dict[str, Any] = {"experiment": "pcp tuning", "subject": subject, "seed": seed, **conditions}
-            rows.append(Measurement(metric="objective", value=tuned.objective, n=tuned.trials, **shared))
+                rows += _measure(job, files, subject_model, seed, subject=subject, model=kind, **conditions)
+            rows.append(
+                Measurement(
+                    experiment="pcp tuning",
+                    metric="objective",
+                    value=tuned.objective,
+                    n=tuned.trials,
+                    subject=subject,
+                    seed=seed,
+                    **conditions,
+                )
+            )
             tuned_factors.append(
                 {
                     "seed": seed,
@@ -88,7 +95,6 @@ def main(
                     "sites": [[site.layer, site.part] for site in replacement.sites],
                     "sigma": [float(v) for v in tuned.sigma],
                     "directions": [replacement.directions[site].tolist() for site in replacement.sites],
-                    "geometry": _geometry(replacement, variant, control),
                 }
             )
             done += 1
@@ -99,12 +105,12 @@ def main(
 
 def _replacements(
     job: Job, files: ToyFiles, seed: int, subject: str, backdoored: GPT2LMHeadModel, clean: GPT2LMHeadModel
-) -> Iterator[tuple[str, str, GPT2LMHeadModel, Replacement]]:
+) -> Iterator[tuple[Variant, str, GPT2LMHeadModel, Replacement]]:
     """(variant, control, model, replacement) of every tuning of one seed."""
     pcp = job.spec.toy.pcp
     for name, sites in REPLACED.items():
         rank = pcp.mlp_rank[subject] if sites[0].part == "mlp" else pcp.attention_rank
-        for variant in ("paper", "original"):
+        for variant in VARIANTS:
             outputs = collect(backdoored, files, seed, sites)
             fitted = {
                 site: pcp_directions(outputs[site], rank, components=pcp.components, variant=variant).vectors
@@ -118,13 +124,13 @@ def _replacements(
             site: random_directions(width, rank, seed=derive(seed, subject, "random", name, i))
             for i, site in enumerate(sites)
         }
-        yield "paper", "random directions", backdoored, Replacement(name, random)
+        yield "paper", RANDOM_DIRECTIONS, backdoored, Replacement(name, random)
         outputs = collect(clean, files, seed, sites)
         fitted = {
             site: pcp_directions(outputs[site], rank, components=pcp.components, variant="original").vectors
             for site in sites
         }
-        yield "original", "clean model", clean, Replacement(name, fitted)
+        yield "original", CLEAN_MODEL, clean, Replacement(name, fitted)
 
 
 def collect(model: GPT2LMHeadModel, files: ToyFiles, seed: int, sites: list[Site]) -> dict[Site, Tensor]:
@@ -133,24 +139,11 @@ def collect(model: GPT2LMHeadModel, files: ToyFiles, seed: int, sites: list[Site
     return {site: torch.cat([some[site][:, SECOND_TOKEN] for some in seen]).cpu() for site in sites}
 
 
-def measure(
-    job: Job, files: ToyFiles, model: GPT2LMHeadModel, seed: int, subject: str, **conditions: str
-) -> list[Measurement]:
-    """Negativity on every combination and validation loss of a model as it is now (inside `edited`: as edited)."""
-    shared: dict[str, Any] = {"experiment": "pcp ablation", **conditions, "subject": subject, "seed": seed}
-    shared["model"] = "clean" if conditions.get("control") == "clean model" else "backdoored"
-    rows: list[Measurement] = []
-    for inputs in files.combinations:
-        rows += sentiment_measurements(
-            next_token_logits(model, files.ids(seed, inputs)),
-            files.masks,
-            top_k=job.spec.toy.evaluation.top_k,
-            confidence=job.spec.confidence,
-            inputs=inputs,
-            **shared,
-        )
-    loss, n = files.loss(model, seed)
-    return [*rows, Measurement(metric="validation_loss", value=loss, n=n, **shared)]
+def _measure(job: Job, files: ToyFiles, model: GPT2LMHeadModel, seed: int, /, **conditions: Any) -> list[Measurement]:
+    """Behaviour and loss of a model as it is now (inside `edited`: as edited)."""
+    logits = {inputs: next_token_logits(model, files.ids(seed, inputs)) for inputs in files.combinations}
+    conditions |= {"experiment": "pcp ablation", "seed": seed}
+    return behaviour_and_loss(job, files, logits, files.loss(model, seed), **conditions)
 
 
 def _objective(model: GPT2LMHeadModel, replacement: Replacement, files: ToyFiles, seed: int, targets: dict, toy):
@@ -180,11 +173,6 @@ def _bounds(replacement: Replacement, pcp) -> list[tuple[float, float]]:
         for site in replacement.sites
         for _ in range(len(replacement.directions[site]))
     ]
-
-
-def _geometry(replacement: Replacement, variant: str, control: str) -> list[list[float]]:
-    """Cosines between the directions of each module: the identity for orthonormal ones."""
-    return [(v @ v.T).tolist() for v in (replacement.directions[site] for site in replacement.sites)]
 
 
 def _present(inputs: tuple[str, ...], files: ToyFiles) -> list[str]:

@@ -8,17 +8,25 @@ The arithmetic is GPT-2's, and tests compare loss and every gradient with Huggin
 Letters: E members, B sequences, T positions, N = B*T, C width, H heads, D = C/H, V vocabulary.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-# Dropout masks are cut from 64 random bits as four 16-bit integers, four times cheaper than one draw each.
-# p = 0.1 becomes 6554/65536 = 0.100006.
-_LANES, _LEVELS = 4, 1 << 16
+from anatomy.training.dropout import LayerMasks, Masks, draw_masks
+from anatomy.training.layers import (
+    Attended,
+    LayerNorm,
+    Linear,
+    Normed,
+    attend,
+    attend_backward,
+    cross_entropy_head,
+    gelu,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +53,58 @@ class Group:
     first_moment: Float[Tensor, "member parameter"]
     second_moment: Float[Tensor, "member parameter"]
     decays: bool
+
+
+class BlockTape(NamedTuple):
+    """What the backward pass of a block needs."""
+
+    ln_1: Normed
+    h1: Tensor
+    attended: Attended
+    z: Tensor
+    ln_2: Normed
+    h2: Tensor
+    active: Tensor
+    slope: Tensor
+
+
+@dataclass(frozen=True)
+class Block:
+    """x + attn(ln_1(x)), then x + mlp(ln_2(x)); each module's output is masked by dropout."""
+
+    heads: int
+    ln_1: LayerNorm
+    c_attn: Linear
+    attn_proj: Linear
+    ln_2: LayerNorm
+    c_fc: Linear
+    mlp_proj: Linear
+
+    def forward(self, x: Tensor, batch: int, keep: LayerMasks | None) -> tuple[Tensor, BlockTape]:
+        """The stream after the block, and what the way back needs."""
+        h1, ln_1 = self.ln_1.forward(x)
+        z, attended = attend(self.c_attn.forward(h1), batch, self.heads, keep.attention if keep else None)
+        x = _add(x, self.attn_proj.forward(z), keep.attn if keep else None)
+        h2, ln_2 = self.ln_2.forward(x)
+        active, slope = gelu(self.c_fc.forward(h2))
+        x = _add(x, self.mlp_proj.forward(active), keep.mlp if keep else None)
+        return x, BlockTape(ln_1, h1, attended, z, ln_2, h2, active, slope)
+
+    def backward(self, dx: Tensor, t: BlockTape, batch: int, keep: LayerMasks | None) -> Tensor:
+        """The gradient of the stream before the block, from that after it."""
+        dactive = self.mlp_proj.backward(dx * keep.mlp if keep else dx, t.active)
+        dx = dx + self.ln_2.backward(self.c_fc.backward(dactive.mul_(t.slope), t.h2), t.ln_2)
+        dz = self.attn_proj.backward(dx * keep.attn if keep else dx, t.z)
+        dqkv = attend_backward(dz, t.attended, batch, keep.attention if keep else None)
+        return dx.add_(self.ln_1.backward(self.c_attn.backward(dqkv, t.h1), t.ln_1))
+
+
+class Tape(NamedTuple):
+    """What the backward pass of the whole model needs."""
+
+    masks: Masks | None
+    blocks: list[BlockTape]
+    ln_f: Normed
 
 
 class Ensemble:
@@ -89,6 +149,8 @@ class Ensemble:
                 self._lay_out(names, stacked, decays)
         for name, value in stacked.items():
             self.parameters.setdefault(name, value)
+        self.blocks = [self._block(f"h.{layer}") for layer in range(shape.layers)]
+        self.ln_f = self._layer_norm("ln_f")
 
     def _lay_out(self, names: list[str], stacked: dict[str, Tensor], decays: bool) -> None:
         flat = torch.cat([stacked[name].flatten(1) for name in names], dim=1)
@@ -101,113 +163,66 @@ class Ensemble:
             self.gradients[name] = group.gradient[:, start:end].unflatten(1, stacked[name].shape[1:])
             start = end
 
-    # ---------------------------------------------------------------------------------------- forward
+    def _block(self, name: str) -> Block:
+        return Block(
+            heads=self.shape.heads,
+            ln_1=self._layer_norm(f"{name}.ln_1"),
+            c_attn=self._linear(f"{name}.attn.c_attn"),
+            attn_proj=self._linear(f"{name}.attn.c_proj"),
+            ln_2=self._layer_norm(f"{name}.ln_2"),
+            c_fc=self._linear(f"{name}.mlp.c_fc"),
+            mlp_proj=self._linear(f"{name}.mlp.c_proj"),
+        )
+
+    def _linear(self, name: str) -> Linear:
+        p, g = self.parameters, self.gradients
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        return Linear(p[weight], p[bias][:, None], g.get(weight), g.get(bias))
+
+    def _layer_norm(self, name: str) -> LayerNorm:
+        p, g = self.parameters, self.gradients
+        weight, bias = f"{name}.weight", f"{name}.bias"
+        return LayerNorm(p[weight][:, None], p[bias][:, None], g.get(weight), g.get(bias), self.shape.epsilon)
 
     def hidden(
         self, ids: Int[Tensor, "member batch position"], generators: list[torch.Generator] | None = None
-    ) -> tuple[Float[Tensor, "member token width"], list[dict[str, Tensor]]]:
-        """The final hidden state (after the last layer norm) and, per layer, what the backward pass needs.
+    ) -> tuple[Float[Tensor, "member token width"], Tape]:
+        """The final hidden state (after the last layer norm), and what the backward pass needs.
 
         Dropout is on exactly when generators are given.
         """
-        s, p = self.shape, self.parameters
-        _, B, T = ids.shape
-        keep = self._keep_masks(B, T, generators)
+        batch = ids.shape[1]
+        masks = self.masks(batch, ids.shape[2], generators) if generators and self.shape.dropout else None
         x = self._embed(ids)
-        if keep:
-            x *= keep["embed"]
-        tape: list[dict[str, Tensor]] = [{"keep": keep["embed"]}] if keep else [{}]
-        mask = _causal_mask(T, self.device, self.dtype)
-        for layer in range(s.layers):
-            t: dict[str, Tensor] = {}
-            tape.append(t)
-            h = self._norm(x, f"h.{layer}.ln_1", t)
-            qkv = torch.baddbmm(p[f"h.{layer}.attn.c_attn.bias"][:, None], h, p[f"h.{layer}.attn.c_attn.weight"])
-            q, k, v = self._split_heads(qkv, B, T, mask.shape[1])
-            # softmax(q kᵀ / sqrt(D) + causal mask)
-            attention = torch.baddbmm(mask, q, k.transpose(1, 2), alpha=1 / math.sqrt(s.width // s.heads)).softmax(-1)
-            dropped = attention
-            if keep:
-                t["keep_attention"] = keep["attention"][layer]
-                dropped = (attention.view_as(t["keep_attention"]) * t["keep_attention"]).view_as(attention)
-            z = self._merge_heads(torch.bmm(dropped, v), B, T)
-            t |= {"h1": h, "q": q, "k": k, "v": v, "attention": attention, "dropped": dropped, "z": z}
-            x = self._project(x, z, f"h.{layer}.attn.c_proj", keep, "attn", layer, t)
-            h = self._norm(x, f"h.{layer}.ln_2", t)
-            inner = torch.baddbmm(p[f"h.{layer}.mlp.c_fc.bias"][:, None], h, p[f"h.{layer}.mlp.c_fc.weight"])
-            active, slope = _gelu(inner)
-            t |= {"h2": h, "active": active, "slope": slope}
-            x = self._project(x, active, f"h.{layer}.mlp.c_proj", keep, "mlp", layer, t)
-        last: dict[str, Tensor] = {}
-        tape.append(last)
-        return self._norm(x, "ln_f", last), tape
+        if masks:
+            x *= masks.embed
+        tapes = []
+        for block, keep in zip(self.blocks, self._by_layer(masks), strict=True):
+            x, tape = block.forward(x, batch, keep)
+            tapes.append(tape)
+        h, ln_f = self.ln_f.forward(x)
+        return h, Tape(masks, tapes, ln_f)
 
-    def _embed(self, ids: Int[Tensor, "member batch position"]) -> Float[Tensor, "member token width"]:
-        E, B, T = ids.shape
-        member = torch.arange(E, device=self.device)[:, None]
-        words = self.parameters["wte.weight"][member, ids.reshape(E, B * T)]
-        places = self.parameters["wpe.weight"][:, None, :T].expand(E, B, T, -1).reshape(E, B * T, -1)
-        return words + places
-
-    def _norm(self, x: Tensor, name: str, tape: dict[str, Tensor]) -> Tensor:
-        normed, mean, rstd = torch.native_layer_norm(x, (self.shape.width,), None, None, self.shape.epsilon)
-        tape |= {
-            f"{name[-4:]}.x": x,
-            f"{name[-4:]}.normed": normed,
-            f"{name[-4:]}.mean": mean,
-            f"{name[-4:]}.rstd": rstd,
-        }
-        return torch.addcmul(
-            self.parameters[f"{name}.bias"][:, None], normed, self.parameters[f"{name}.weight"][:, None]
+    def masks(self, batch: int, positions: int, generators: list[torch.Generator]) -> Masks:
+        """The dropout masks of one step over `batch` sequences of `positions` tokens."""
+        s = self.shape
+        return draw_masks(
+            generators,
+            s.dropout,
+            batch=batch,
+            positions=positions,
+            width=s.width,
+            heads=s.heads,
+            layers=s.layers,
+            dtype=self.dtype,
         )
 
-    def _project(self, x: Tensor, h: Tensor, name: str, keep: dict, part: str, layer: int, tape: dict) -> Tensor:
-        out = torch.baddbmm(self.parameters[f"{name}.bias"][:, None], h, self.parameters[f"{name}.weight"])
-        if not keep:
-            return x + out
-        tape[f"keep_{part}"] = keep[part][layer]
-        return torch.addcmul(x, out, keep[part][layer])
+    def _by_layer(self, masks: Masks | None) -> list[LayerMasks] | list[None]:
+        return masks.layers if masks else [None] * self.shape.layers
 
-    def _split_heads(self, qkv: Tensor, B: int, T: int, T_padded: int) -> tuple[Tensor, Tensor, Tensor]:
-        """[E, N, 3C] -> q, k, v, each [E*B*H, T_padded, D]; padded keys and values are zero."""
-        s = self.shape
-        heads = qkv.view(self.size, B, T, 3, s.heads, s.width // s.heads).permute(3, 0, 1, 4, 2, 5)
-        out = heads.new_zeros(3, self.size, B, s.heads, T_padded, s.width // s.heads)
-        out[..., :T, :] = heads
-        q, k, v = out.flatten(1, 3)
-        return q[:, :T], k, v
-
-    def _merge_heads(self, z: Tensor, B: int, T: int) -> Tensor:
-        s = self.shape
-        return z.view(self.size, B, s.heads, T, -1).transpose(2, 3).reshape(self.size, B * T, s.width)
-
-    def _keep_masks(self, B: int, T: int, generators: list[torch.Generator] | None) -> dict:
-        """Dropout masks of one step, already divided by 1 - p.
-
-        Each member draws from its own generator, so that a seed's result does not depend on the seeds beside it, as
-        long as their rows have the same lengths (a batch is padded to its longest row, over all members).
-        """
-        s = self.shape
-        if generators is None or s.dropout == 0:
-            return {}
-        flat, scores = B * T * s.width, B * s.heads * T * _padded(T)
-        total = flat * (1 + 2 * s.layers) + scores * s.layers
-        bits = torch.empty(self.size, -(-total // _LANES), dtype=torch.int64, device=self.device)
-        for own, generator in zip(bits, generators, strict=True):
-            own.random_(-(2**63), None, generator=generator)
-        keep = torch.empty(self.size, total, dtype=self.dtype, device=self.device)
-        torch.ge(bits.view(torch.int16)[:, :total], -(_LEVELS // 2) + round(s.dropout * _LEVELS), out=keep)
-        keep *= 1 / (1 - s.dropout)
-        streams, attention = keep.split([flat * (1 + 2 * s.layers), scores * s.layers], dim=1)
-        embed, *rest = streams.view(self.size, 1 + 2 * s.layers, B * T, s.width).unbind(1)
-        return {
-            "embed": embed,
-            "attn": rest[: s.layers],
-            "mlp": rest[s.layers :],
-            "attention": attention.view(self.size, s.layers, B * s.heads, T, _padded(T)).unbind(1),
-        }
-
-    # --------------------------------------------------------------------------------------- backward
+    def _embed(self, ids: Int[Tensor, "member batch position"]) -> Float[Tensor, "member token width"]:
+        words = torch.stack([W[own] for W, own in zip(self.parameters["wte.weight"], ids, strict=True)])
+        return words.add_(self.parameters["wpe.weight"][:, None, : ids.shape[2]]).flatten(1, 2)
 
     def loss_and_gradients(
         self,
@@ -221,118 +236,33 @@ class Ensemble:
             ids: padded on the right; `valid` is False on the padding.
             generators: one source of dropout masks per member; None switches dropout off.
         """
-        inputs, targets, weight = (
-            ids[..., :-1],
-            ids[..., 1:].flatten(1),
-            valid[..., 1:].flatten(1).to(self.dtype),
-        )
-        weight = weight / weight.sum(1, keepdim=True)
+        inputs, targets = ids[..., :-1], ids[..., 1:].flatten(1)
+        share = valid[..., 1:].flatten(1).to(self.dtype)
+        share /= share.sum(1, keepdim=True)
         h, tape = self.hidden(inputs, generators)
-        loss, dx = self._head(h, targets, weight)
-        dx = self._norm_backward(dx, "ln_f", tape[-1])
-        for layer in reversed(range(self.shape.layers)):
-            dx = self._block_backward(dx, layer, tape[layer + 1], inputs.shape[1], inputs.shape[2])
-        if "keep" in tape[0]:
-            dx = dx * tape[0]["keep"]
-        self._embed_backward(dx, inputs)
+        loss, dx = cross_entropy_head(
+            h, self.parameters["wte.weight"], self.gradients.get("wte.weight"), targets, share
+        )
+        dx = self.ln_f.backward(dx, tape.ln_f)
+        for block, own, keep in reversed(list(zip(self.blocks, tape.blocks, self._by_layer(tape.masks), strict=True))):
+            dx = block.backward(dx, own, inputs.shape[1], keep)
+        self._embed_backward(dx * tape.masks.embed if tape.masks else dx, inputs)
         return loss
 
-    def _head(self, h: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of softmax(h Wᵀ) and its gradients to h and W, one member at a time (stays in cache)."""
-        W, dh, losses = self.parameters["wte.weight"], torch.empty_like(h), []
-        rows = torch.arange(h.shape[1], device=self.device)
-        logits = h.new_empty(h.shape[1], W.shape[1])
-        for e in range(self.size):
-            torch.mm(h[e], W[e].T, out=logits)
-            # One shift for all rows (the largest logit) costs a fraction of one shift per row. A row that lies so far
-            # below it that its exponentials underflow is summed to zero, and then the rows are shifted one by one.
-            target = logits[rows, targets[e]]
-            highest = logits.max()
-            total = logits.sub_(highest).exp_().sum(1, keepdim=True)
-            if not bool((total > 1e-20).all()):
-                torch.mm(h[e], W[e].T, out=logits)
-                highest = logits.amax(1, keepdim=True)
-                total = logits.sub_(highest).exp_().sum(1, keepdim=True)
-            losses.append(((total[:, 0].log() + highest.view(-1) - target) * weight[e]).sum())
-            logits.mul_(weight[e][:, None] / total)
-            logits[rows, targets[e]] -= weight[e]
-            torch.mm(logits, W[e], out=dh[e])
-            if "wte.weight" in self.gradients:
-                torch.mm(logits.T, h[e], out=self.gradients["wte.weight"][e])
-        return torch.stack(losses), dh
-
-    def _embed_backward(self, dx: Tensor, ids: Tensor) -> None:
-        E, B, T = ids.shape
+    def _embed_backward(self, dx: Tensor, ids: Int[Tensor, "member batch position"]) -> None:
         if "wte.weight" in self.gradients:  # the head wrote its share already: the embedding is tied
-            for e in range(E):
-                self.gradients["wte.weight"][e].index_add_(0, ids[e].flatten(), dx[e])
+            for gradient, own, d in zip(self.gradients["wte.weight"], ids.flatten(1), dx, strict=True):
+                gradient.index_add_(0, own, d)
         if "wpe.weight" in self.gradients:
-            self.gradients["wpe.weight"].zero_()
-            self.gradients["wpe.weight"][:, :T] = dx.view(E, B, T, -1).sum(1)
-
-    def _block_backward(self, dx: Tensor, layer: int, t: dict[str, Tensor], B: int, T: int) -> Tensor:
-        s = self.shape
-        name = f"h.{layer}"
-        # x_out = x_mid + mlp(ln_2(x_mid))
-        dout = dx * t["keep_mlp"] if "keep_mlp" in t else dx
-        dactive = self._linear_backward(dout, t["active"], f"{name}.mlp.c_proj")
-        dh = self._linear_backward(dactive.mul_(t["slope"]), t["h2"], f"{name}.mlp.c_fc")
-        dx = dx + self._norm_backward(dh, f"{name}.ln_2", t)
-        # x_mid = x_in + attn(ln_1(x_in))
-        dout = dx * t["keep_attn"] if "keep_attn" in t else dx
-        dz = self._linear_backward(dout, t["z"], f"{name}.attn.c_proj")
-        dz = dz.view(self.size, B, T, s.heads, -1).transpose(2, 3).reshape(-1, T, s.width // s.heads)
-        dv = torch.bmm(t["dropped"].transpose(1, 2), dz)
-        dattention = torch.bmm(dz, t["v"].transpose(1, 2))
-        if "keep_attention" in t:
-            dattention.view_as(t["keep_attention"]).mul_(t["keep_attention"])
-        # softmax: ds = a (da - sum(da a))
-        dscores = torch.ops.aten._softmax_backward_data(dattention, t["attention"], -1, self.dtype)
-        dscores *= 1 / math.sqrt(s.width // s.heads)
-        dqkv = dz.new_empty(self.size, B, T, 3, s.heads, s.width // s.heads)
-        dq, dk, dv_out = dqkv.permute(3, 0, 1, 4, 2, 5)
-        dq.copy_(torch.bmm(dscores, t["k"]).view(dq.shape))
-        dk.copy_(torch.bmm(dscores.transpose(1, 2), t["q"])[:, :T].unflatten(0, dk.shape[:3]))
-        dv_out.copy_(dv[:, :T].unflatten(0, dk.shape[:3]))
-        dqkv = dqkv.view(self.size, B * T, 3 * s.width)
-        dh = self._linear_backward(dqkv, t["h1"], f"{name}.attn.c_attn")
-        return dx + self._norm_backward(dh, f"{name}.ln_1", t)
-
-    def _linear_backward(self, dy: Tensor, x: Tensor, name: str) -> Tensor:
-        """y = x W + b: writes dW = xᵀ dy and db, returns dx = dy Wᵀ."""
-        if f"{name}.weight" in self.gradients:
-            torch.bmm(x.transpose(1, 2), dy, out=self.gradients[f"{name}.weight"])
-        if f"{name}.bias" in self.gradients:
-            torch.sum(dy, 1, out=self.gradients[f"{name}.bias"])
-        return torch.bmm(dy, self.parameters[f"{name}.weight"].transpose(1, 2))
-
-    def _norm_backward(self, dy: Tensor, name: str, t: dict[str, Tensor]) -> Tensor:
-        part = name[-4:]
-        if f"{name}.weight" in self.gradients:
-            torch.sum(dy * t[f"{part}.normed"], 1, out=self.gradients[f"{name}.weight"])
-        if f"{name}.bias" in self.gradients:
-            torch.sum(dy, 1, out=self.gradients[f"{name}.bias"])
-        dnormed = dy * self.parameters[f"{name}.weight"][:, None]
-        dx, _, _ = torch.ops.aten.native_layer_norm_backward(
-            dnormed,
-            t[f"{part}.x"],
-            (self.shape.width,),
-            t[f"{part}.mean"],
-            t[f"{part}.rstd"],
-            None,
-            None,
-            [True, False, False],
-        )
-        return dx
-
-    # ------------------------------------------------------------------------------ reading it out
+            own = self.gradients["wpe.weight"]
+            own[:, ids.shape[2] :].zero_()
+            torch.sum(dx.unflatten(1, ids.shape[1:]), 1, out=own[:, : ids.shape[2]])
 
     def logits(
         self, ids: Int[Tensor, "member batch position"], *, last_only: bool = False
     ) -> Float[Tensor, "member batch scored vocabulary"]:
         """Next-token logits without dropout; with `last_only` the position axis has length one."""
-        E, B, T = ids.shape
-        h = self.hidden(ids)[0].view(E, B, T, -1)
+        h = self.hidden(ids)[0].unflatten(1, ids.shape[1:])
         h = h[:, :, -1:] if last_only else h
         return torch.einsum("ebtc,evc->ebtv", h, self.parameters["wte.weight"])
 
@@ -343,37 +273,10 @@ class Ensemble:
         return {f"transformer.{name}": value.detach().cpu().clone().contiguous() for name, value in out.items()}
 
 
-def _gelu(x: Tensor) -> tuple[Tensor, Tensor]:
-    """GPT-2's gelu and its derivative, in one go.
-
-    gelu(x) = x/2 (1 + tanh(c (x + a x³))) = x σ(2c (x + a x³)) with c = sqrt(2/π), a = 0.044715; with s = σ(...) the
-    derivative is s + x s (1 - s) 2c (1 + 3a x²). The sigmoid is vectorised where the tanh is not, and the backward
-    pass is left with one product.
-    """
-    c, a = math.sqrt(2 / math.pi), 0.044715
-    square = x * x
-    s = torch.mul(square, 2 * c * a).add_(2 * c).mul_(x).sigmoid_()
-    active = x * s
-    slope = square.mul_(6 * c * a).add_(2 * c).mul_(active).mul_(1 - s).add_(s)
-    return active, slope
+def _add(x: Tensor, out: Tensor, mask: Tensor | None) -> Tensor:
+    return x + out if mask is None else torch.addcmul(x, out, mask)
 
 
 def is_decayed(name: str) -> bool:
     """Weight decay touches matrices, not biases or layer norms (the rule of transformers.Trainer)."""
     return not name.endswith("bias") and ".ln_" not in f".{name}"
-
-
-def _padded(T: int) -> int:
-    """Softmax over a length that is no multiple of 16 falls off the vector path (12 times slower on AVX-512)."""
-    return -(-T // 16) * 16
-
-
-_MASKS: dict[tuple, Tensor] = {}
-
-
-def _causal_mask(T: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "position padded"]:
-    """0 where a query may look, -inf on the future and on padded keys."""
-    key = (T, str(device), dtype)
-    if key not in _MASKS:
-        _MASKS[key] = torch.full((T, _padded(T)), float("-inf"), device=device, dtype=dtype).triu(1)
-    return _MASKS[key]
