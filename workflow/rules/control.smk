@@ -12,6 +12,8 @@ rule tune_pcp:
         record=f"{TOY}/pcp/run.json",
     log:
         f"{RESULTS}/logs/{{subject}}/tune_pcp.log",
+    # Long, and longer jobs wait for it: the short measurements fill what is left.
+    priority: 15
     conda:
         TORCH_ENV
     threads: STUDY.compute.threads

@@ -27,7 +27,7 @@ def main(
     """Multiply the tuned σ by the study's settings, all in one batch, and measure behaviour and loss again.
 
     `pcp.multiples` scale all factors of the first MLP's replacement together (Table V). `pcp.mlp_flips` and
-    `pcp.attention_flips` scale them one by one (Tables VI and VII).
+    `pcp.attention_flips` scale them one by one (Tables VI and VII); the tuned attention itself is measured beside.
     """
     toy, subject = job.spec.toy, job.wildcards["subject"]
     files = read_toy(data, job.device)
@@ -72,7 +72,7 @@ def main(
 def settings(site: str, rank: int, pcp) -> dict[str, list[float]]:
     """Names of the edits of one replacement, and by what each factor is multiplied."""
     flips = pcp.mlp_flips if site == "mlp 1" else pcp.attention_flips
-    multiples = pcp.multiples if site == "mlp 1" else []
+    multiples = pcp.multiples if site == "mlp 1" else [1.0]  # the sweep is of the MLP
     out = {f"{multiple:.2f}": [multiple] * rank for multiple in multiples}
     return out | {f"({', '.join(f'{v:g}' for v in flip)})": list(flip) for flip in flips if len(flip) == rank}
 
