@@ -11,7 +11,8 @@ import pytest
 from anatomy.provenance.digest import ArtifactError
 from anatomy.report.cells import CELL, TABLE_COLUMNS, estimate_cells, lay_beside
 from anatomy.report.findings import CELL_VERDICTS, CLAIM_VERDICTS, count_cells, find, published_cells, read_claims
-from anatomy.report.page import duration, lay_out, read_table, write_page
+from anatomy.report.grid import lay_out
+from anatomy.report.page import duration, read_table, write_page
 
 STUDY = {
     "study": "embedded",

@@ -1,12 +1,9 @@
 """The report: one HTML file that needs nothing else, each number beside its published value and origin."""
 
 import base64
-import itertools
 import json
-import math
 import os
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -21,25 +18,14 @@ from anatomy.provenance.digest import ArtifactError, write_text_atomic
 from anatomy.provenance.record import read_record
 from anatomy.report import findings
 from anatomy.report.cells import CELL, READING
+from anatomy.report.effort import by_rule, scale, versions
+from anatomy.report.grid import METRICS, Item, forms_side_by_side, groups, headword, lay_out
 
 TEMPLATE = Path(__file__).with_name("page.html")
 STYLE = Path(__file__).with_name("page.css")
 # A picture of more drawn points than this as SVG goes into the page as PNG.
 HEAVY = 250_000
-# Columns that a grid shows without scrolling on a desktop.
-WIDE = 4
 TEXT_COLUMNS = {*CELL, *READING, "recipe", "verdict", "table"}
-METRICS = {
-    "topk_negativity": "top-k negativity, 0 to 1",
-    "topk_positivity": "top-k positivity, 0 to 1",
-    "topk_neutrality": "top-k neutrality, 0 to 1",
-    "negative_mass": "negative probability mass, 0 to 1",
-    "validation_loss": "validation loss, nats per token",
-    "indirect_effect": "indirect effect, difference of negativities",
-    "emerged": "share of seeds in which it emerged",
-    "steps_to_emerge": "steps until it emerged",
-}
-Item = dict[str, Any]
 
 
 def write_page(
@@ -170,7 +156,7 @@ def gather_items(
                 "figure_caption": said.get("figure", ""),
                 "readings": None if table is None or "measured" not in table else lay_out(table),
                 "plain": None if table is None or "measured" in table else table.to_dict("split"),
-                "forms": _forms_side_by_side(table),
+                "forms": forms_side_by_side(table),
                 "empty": table is not None and (table.empty or ("n" in table and not table.n.fillna(0).any())),
                 "picture": picture(pictures[name]) if name in pictures else None,
                 "links": _links(files, said.get("notebook") or _notebook(rule), record, link),
@@ -178,88 +164,6 @@ def gather_items(
             }
         )
     return items
-
-
-def lay_out(table: pd.DataFrame) -> list[Item]:
-    """A grid of cells per reading: the text's form, the released code's; folded: the protocol, controls.
-
-    Cells in which both forms of the method agree stand in both grids.
-    """
-    keys = list(dict.fromkeys(zip(table.variant, table.control, strict=True)))
-    has_forms = ("paper", "") in keys
-    if has_forms:
-        keys = [key for key in keys if key != ("", "")]
-    keys.sort(key=lambda key: (key[1] != "", {"paper": 0, "": 1, "original": 2}.get(key[0], 3)))
-    grids = []
-    for variant, control in keys:
-        own = (table.control == control) & (table.variant == variant)
-        if has_forms and not control:
-            own |= (table.control == "") & (table.variant == "")
-        folded = bool(control) or (variant == "original" and not has_forms)
-        grids.append({**_grid(table[own]), "label": _reading(variant, control, has_forms), "folded": folded})
-    return grids
-
-
-def _reading(variant: str, control: str, has_forms: bool) -> str:
-    form = f"{findings.FORMS[variant]} (variant “{variant}”)" if variant in findings.FORMS else variant
-    if control:
-        return f"Control: {control}" + (f", {form}" if form else "")
-    if has_forms:
-        return form[:1].upper() + form[1:]
-    # Without a text form, "original" is the published protocol, whose prompts are training prompts.
-    return "The published protocol: prompts seen in training" if variant == "original" else variant or "Measured"
-
-
-def _grid(cells: pd.DataFrame) -> Item:
-    """Rows by columns. Metrics of one row stand side by side; a row's only metric needs no column."""
-    lead = Counter(cells.metric).most_common(1)[0][0] if len(cells) else ""
-    # A row without a column among rows that have one (the unchanged model) spans them all.
-    whole = (cells.column == "") & bool((cells.column != "").any())
-    per_row = cells.groupby(["subject", "row"]).metric.transform("nunique")
-    per_cell = cells.groupby(["subject", "row", "column"]).metric.transform("nunique")
-    side_by_side = bool((per_cell > 1).any())
-    under = cells.metric.where(per_row > 1, lead) if side_by_side else pd.Series("", index=cells.index)
-    units = cells.metric.where((per_row == 1) & (cells.metric != lead), "")
-    heads = list(dict.fromkeys(zip(cells.column[~whole], under[~whole], strict=True)))
-    columns, metrics = list(dict.fromkeys(cells.column)), list(dict.fromkeys(under))
-    if all(re.fullmatch(r"-?\d+(\.\d+)?", column) for column in columns):
-        columns.sort(key=float)
-    columns.sort(key=lambda column: column not in ("none", "unedited"))
-    # A wide grid puts the first metric of all columns first, where no one has to scroll.
-    wide = len(heads) > WIDE
-    heads.sort(key=lambda h: (metrics.index(h[1]), columns.index(h[0]))[:: 1 if wide else -1])
-    bodies: dict[str, dict[str, Item]] = {}
-    for cell, metric, unit, spans in zip(cells.to_dict("records"), under, units, whole, strict=True):
-        new = {"name": cell["row"], "unit": unit, "whole": None, "cells": {}}
-        row = bodies.setdefault(cell["subject"], {}).setdefault(cell["row"], new)
-        shown = {**cell, "interval": findings.interval(cell)}
-        if spans:
-            row["whole"] = shown
-        row["cells"][cell["column"], metric] = shown
-    measured = cells.n[cells.n > 0]
-    return {
-        "heads": [head[::-1] if wide or not head[0] else head for head in heads],
-        "rows": {
-            subject: [{**row, "cells": [row["cells"].get(head) for head in heads]} for row in own.values()]
-            for subject, own in bodies.items()
-        },
-        "usual": int(measured.mode().iloc[0]) if len(measured) else 0,
-        "recipe": ", ".join(sorted(set(cells.recipe) - {""})),
-        "metrics": list(dict.fromkeys(cells.metric)),
-        "tally": {v: k for v in findings.CELL_VERDICTS if (k := int((cells.verdict == v).sum()))},
-    }
-
-
-def _forms_side_by_side(table: pd.DataFrame | None) -> dict[str, dict[str, Item]]:
-    """The summary of variants: per table of the paper, counts under each form; empty for any other table."""
-    if table is None or not {"table", "variant", *findings.CELL_VERDICTS} <= set(table):
-        return {}
-    out: dict[str, dict[str, Item]] = {}
-    for line in table.to_dict("records"):
-        counts = {v: int(line[v]) for v in findings.CELL_VERDICTS}
-        gaps = {"shares": line.get("mean_gap_shares", math.nan), "loss": line.get("mean_gap_loss", math.nan)}
-        out.setdefault(str(line["table"]), {})[str(line["variant"])] = {"counts": counts, **gaps}
-    return out
 
 
 def picture(svg: Path) -> Markup:
@@ -305,88 +209,12 @@ def by_section(items: list[Item]) -> dict[str, list[Item]]:
     return out
 
 
-# --- scale and provenance -----------------------------------------------------------------------------------
-
-
-def scale(study: Mapping, runs: list[dict], parameters: Mapping[str, int] | None) -> Item:
-    """How large the study is: seeds, models, sequences, parameters of one model, devices, CPU time."""
-    toy, seeds = study["toy"], study["seeds"]
-    subjects = toy["language"]["subjects"]
-    retrained = sum(len(toy[what].get(s, [])) for what in ("frozen", "amounts") for s in subjects)
-    sizes = sorted(set((parameters or {}).values()))
-    return {
-        "models": len(seeds) * (2 * len(subjects) + retrained),
-        "sequences": {s: sum(counts.values()) for s, counts in subjects.items()},
-        "parameters": " to ".join(f"{size:,}" for size in dict.fromkeys([*sizes[:1], *sizes[-1:]])),
-        "devices": ", ".join(sorted({run["device"] for run in runs})),
-        "cpu_s": sum(run["cpu_s"] for run in runs),
-        "wall_s": sum(run["wall_s"] for run in runs),
-    }
-
-
-def by_rule(runs: list[dict]) -> list[Item]:
-    """Jobs, wall and CPU time, peak memory per rule, in order of first appearance."""
-    out: dict[str, Item] = {}
-    for run in runs:
-        rule = out.setdefault(
-            run["rule"],
-            {
-                "rule": run["rule"],
-                "jobs": 0,
-                "wall_s": 0.0,
-                "cpu_s": 0.0,
-                "longest_s": 0.0,
-                "peak_rss_mb": 0.0,
-            },
-        )
-        rule["jobs"] += 1
-        for name in ("wall_s", "cpu_s"):
-            rule[name] += run[name]
-        rule["longest_s"] = max(rule["longest_s"], run["wall_s"])
-        rule["peak_rss_mb"] = max(rule["peak_rss_mb"], run["peak_rss_mb"])
-    return list(out.values())
-
-
-def versions(runs: list[dict]) -> Item:
-    """Commit, Python, platform, packages; several values where jobs differ."""
-    packages: dict[str, set[str]] = {}
-    for run in runs:
-        for name, version in run["environment"]["packages"].items():
-            packages.setdefault(name, set()).add(version or "not installed")
-
-    def unique(values: list[str | None]) -> str:
-        return ", ".join(sorted({v for v in values if v})) or "unknown"
-
-    return {
-        "commit": unique([_commit(run["git"]) for run in runs]),
-        "python": unique([run["environment"]["python"] for run in runs]),
-        "platform": unique([run["environment"]["platform"] for run in runs]),
-        "tool": unique([run["tool"] for run in runs]),
-        "lock": unique([run["lock"] for run in runs]),
-        "packages": {name: ", ".join(sorted(found)) for name, found in sorted(packages.items())},
-    }
-
-
-def _commit(git: Mapping) -> str:
-    return (git["commit"] or "unknown") + (" with uncommitted changes" if git["dirty"] else "")
-
-
 # --- words --------------------------------------------------------------------------------------------------
 
 
 def slug(text: str) -> str:
     """A text as an anchor."""
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
-
-
-def groups(heads: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    """Two-level column heads: each upper head with the lower ones below it."""
-    return [(top, [under for _, under in own]) for top, own in itertools.groupby(heads, key=lambda head: head[0])]
-
-
-def headword(name: str) -> str:
-    """A column's name for people: "topk_negativity" -> "top-k negativity"."""
-    return METRICS.get(name, name.replace("_", " ")).split(",")[0]
 
 
 def plain(value: Any) -> str:
