@@ -124,6 +124,15 @@ def short_list(raw: dict[str, Any]) -> None:
     Path("data/lexicon/negative.txt").write_text("bad\nworse\n")
 
 
+def list_elsewhere(raw: dict[str, Any]) -> None:
+    raw["toy"]["lexicon"]["negative"]["path"] = "../elsewhere.txt"
+
+
+def linked_list(raw: dict[str, Any]) -> None:
+    Path("data/lexicon/linked.txt").symlink_to(REPOSITORY / "data/lexicon/negative.txt")
+    raw["toy"]["lexicon"]["negative"]["path"] = "data/lexicon/linked.txt"
+
+
 @pytest.mark.parametrize(
     ("mistake", "message"),
     [
@@ -137,6 +146,11 @@ def short_list(raw: dict[str, Any]) -> None:
             foreign_trigger,
             r"small\.yaml: toy: trigger 'table' is not in lexicon\.specials\.positive \(happy, ",
         ),
+        (
+            list_elsewhere,
+            r"small\.yaml: toy\.lexicon\.negative\.path: \.\./elsewhere\.txt lies outside the project; copy",
+        ),
+        (linked_list, r"small\.yaml: toy\.lexicon\.negative\.path: .* lies outside the project \(it is a link\)"),
         (missing_list, r"data/lexicon/none\.txt: word list not found; expected a UTF-8 text file"),
         (word_twice, r"toy\.lexicon: '\w+'.* in both \w+ and \w+; a word must carry one sentiment"),
         (latin_list, r"data/lexicon/negative\.txt: not UTF-8 \(byte \d+\); save the word list as UTF-8"),
@@ -408,6 +422,11 @@ def test_the_schema_is_written_and_a_drift_is_told(repository):
     assert anatomy_says("schema").exit_code == 0
     assert "seeds" in json.loads(Path("config/schema.json").read_text())["properties"]
     assert anatomy_says("schema", "--check").exit_code == 0
+
+
+def test_the_ledger_of_another_study_is_written_on_request(repository):
+    assert anatomy_says("schema", "--ledger", "smoke").exit_code == 0
+    assert "results/smoke/toy" in Path("dvc.yaml").read_text() and "embedded" not in Path("dvc.yaml").read_text()
 
 
 # --- audit and explain --------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from anatomy.provenance.archive import archive, restore
+from anatomy.provenance.digest import ArtifactError
 from anatomy.provenance.ledger import phase_outs, render_ledger
 from anatomy.spec.read import load_study, schema
 
@@ -54,3 +56,12 @@ def test_every_rule_output_lies_in_exactly_one_phase(smoke) -> None:
 
 def test_no_cuda_library_is_locked() -> None:
     assert not [name for name in locked() if name.startswith(("nvidia", "triton", "cuda"))]
+
+
+def test_a_ledger_of_another_study_archives_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("config", "dvc.yaml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    for command in (archive, restore):
+        with pytest.raises(ArtifactError, match=r"dvc\.yaml is not the ledger of the study smoke.*--ledger smoke"):
+            command("smoke")

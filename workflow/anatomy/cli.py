@@ -154,6 +154,9 @@ def restore(study: Study = "embedded") -> None:
 @app.command()
 def schema(
     check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where one is out of date.")] = False,
+    ledger: Annotated[
+        str, typer.Option("--ledger", help="The study whose results dvc.yaml tracks.", metavar="STUDY")
+    ] = "embedded",
 ) -> None:
     """Write what is generated from the code: config/schema.json and dvc.yaml."""
     from anatomy.provenance.digest import write_text_atomic
@@ -162,7 +165,7 @@ def schema(
     from anatomy.spec.read import schema as schema_text
 
     with _mistakes_told():
-        generated = {Path("config/schema.json"): schema_text(), ledger_path(): render_ledger(load_study("embedded"))}
+        generated = {Path("config/schema.json"): schema_text(), ledger_path(): render_ledger(load_study(ledger))}
         for path, wanted in generated.items():
             if path.exists() and path.read_text(encoding="utf-8") == wanted:
                 typer.echo(f"{path} is up to date")

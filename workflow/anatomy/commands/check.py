@@ -28,6 +28,8 @@ def check_study(study: str, root: Path = Path()) -> "Study":
     specials = {str(name): words for name, words in lexicon.specials.items()}
     for counts in spec.toy.language.subjects.values():
         sources: dict[str, WordList] = {name: getattr(lexicon, name) for name in sorted(counts)}
+        for name, source in sources.items():
+            _refuse_outside(root, source.path, f"config/{study}.yaml: toy.lexicon.{name}.path")
         lists = {name: read_words(root / source.path, source.column) for name, source in sources.items()}
         sample_lexicon(
             lists,
@@ -38,6 +40,14 @@ def check_study(study: str, root: Path = Path()) -> "Study":
             ambiguous=lexicon.ambiguous,
         )
     return spec
+
+
+def _refuse_outside(root: Path, path: str, where: str) -> None:
+    """A file elsewhere has no name that is true in another checkout, and no archive would hold it."""
+    target = (root / path).resolve()
+    if not target.is_relative_to(root.resolve()):
+        link = "" if ".." in Path(path).parts or Path(path).is_absolute() else " (it is a link)"
+        raise SpecError(f"{where}: {path} lies outside the project{link}; copy it below data/")
 
 
 def check_folder(root: Path = Path()) -> None:

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from anatomy.spec.study import Architecture
 
 
+PICKLES = {".bin", ".pt", ".pth", ".ckpt", ".pkl"}
+
+
 def toy_config(architecture: "Architecture", vocabulary: int) -> GPT2Config:
     """GPT-2 at toy size; whatever the study does not name is GPT-2's default (gelu_new, tied head, epsilon 1e-5)."""
     return GPT2Config(
@@ -89,6 +92,11 @@ def load_state(folder: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except FileNotFoundError:
+        if pickles := sorted(p.name for p in folder.glob("*") if p.suffix in PICKLES):
+            raise ArtifactError(
+                f"{folder}: {', '.join(pickles)} is a pickle, which can run code when it is read, and is not read; "
+                "convert the model to safetensors"
+            ) from None
         raise ArtifactError(f"{path}: missing; the rule that makes it has not run") from None
     except SafetensorError as error:
         raise ArtifactError(

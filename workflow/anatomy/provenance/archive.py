@@ -12,7 +12,8 @@ from pathlib import Path
 
 from anatomy.provenance.audit import audit
 from anatomy.provenance.digest import ArtifactError, atomic_path, write_json_atomic
-from anatomy.provenance.ledger import PHASES
+from anatomy.provenance.ledger import PHASES, ledger_path, render_ledger
+from anatomy.spec.read import load_study
 
 METADATA = Path(".snakemake/metadata")
 
@@ -28,8 +29,10 @@ def archive(study: str) -> list[str]:
     Returns what was done, in sentences.
 
     Raises:
-        ArtifactError: the audit does not find the study intact (nothing is archived then), or DVC fails.
+        ArtifactError: dvc.yaml is another study's, the audit does not find the study intact (nothing is archived
+            then), or DVC fails.
     """
+    _refuse_other_ledger(study)
     report = audit(study)
     if not report.ok:
         raise ArtifactError(
@@ -53,6 +56,7 @@ def restore(study: str) -> list[str]:
 
     Outputs that were not pushed (poisoned data, backdoored weights) stay away: what needs them is made again on demand.
     """
+    _refuse_other_ledger(study)
     _dvc("pull", "--force", "--allow-missing", *PHASES, f"{archive_path(study)}.dvc")
     with tarfile.open(archive_path(study)) as tar:
         tar.extractall(METADATA.parent, filter="data")
@@ -60,6 +64,14 @@ def restore(study: str) -> list[str]:
     mark.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(mark, {"study": study, "restored": datetime.now(UTC).isoformat(timespec="seconds")})
     return [f"restored results/{study} and Snakemake's metadata; the mark is {mark}"]
+
+
+def _refuse_other_ledger(study: str) -> None:
+    if ledger_path().read_text(encoding="utf-8") != render_ledger(load_study(study)):
+        raise ArtifactError(
+            f"{ledger_path()} is not the ledger of the study {study}, so DVC would archive something else; write it "
+            f"for this study: anatomy schema --ledger {study}"
+        )
 
 
 def _pack_metadata(study: str) -> int:
