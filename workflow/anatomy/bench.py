@@ -10,7 +10,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -52,6 +54,7 @@ def main() -> None:
         # The published recipe as the study that uses it runs it, and at the number of seeds of this study.
         for seeds in sorted({len(load_study("paper").seeds), len(study.seeds)}, reverse=True):
             table.add_row(*training_row(study, seeds, arguments.steps, arguments.repetitions, used))
+    table.add_row(*side_by_side_row(study, len(study.seeds), arguments.steps, threads))
     torch.set_num_threads(1)
     table.add_row(*tuning_row(study, arguments.repetitions))
     table.add_row(*matmul_row())
@@ -80,6 +83,32 @@ def training_row(study, members: int, steps: int, repetitions: int, threads: int
         f"{slow / fast:.1f}x",
         f"{flops / 1e6:.0f} MFLOP a step: {flops / fast / 1e6:.0f} GFLOP/s reached",
     )
+
+
+def side_by_side_row(study, members: int, steps: int, stacks: int) -> tuple[str, ...]:
+    """The whole machine at work as in a study: a stack per core, one thread each, against Trainer with all cores."""
+    recipe, config = study.toy.recipes["published"], toy_config(study.toy.model, VOCABULARY)
+    rows = torch.randint(1, VOCABULARY, (steps * recipe.batch, LENGTH))
+    slow = _time(lambda: _train_with_trainer(config, rows, recipe)) / steps * 1e3
+    with ProcessPoolExecutor(stacks, mp_context=get_context("spawn")) as pool:
+        seconds = list(pool.map(_one_stack, *zip(*[(study.study, members, steps)] * stacks, strict=True)))
+    fast = max(seconds) / steps / members / stacks * 1e3
+    return (
+        f"toy training, {stacks} stacks of {members} seeds side by side, 1 thread each",
+        f"{slow:.2f} ms per seed and step (Trainer, {stacks} threads)",
+        f"{fast:.2f} ms",
+        f"{slow / fast:.1f}x",
+        "how a study trains its two subjects",
+    )
+
+
+def _one_stack(name: str, members: int, steps: int) -> float:
+    """Seconds of one stack's training, while the others train; long enough for all to be at it together."""
+    torch.set_num_threads(1)
+    study = load_study(name)
+    recipe, config = study.toy.recipes["published"], toy_config(study.toy.model, VOCABULARY)
+    rows = torch.randint(1, VOCABULARY, (members, steps * recipe.batch, LENGTH))
+    return statistics.median(_time(lambda: _train_stacked(config, rows, recipe)) for _ in range(5))
 
 
 def _train_with_trainer(config, rows: torch.Tensor, recipe) -> Callable[[], object]:
