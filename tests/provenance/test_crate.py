@@ -70,8 +70,8 @@ def of_type(crate: Crate, kind: str) -> list[dict[str, Any]]:
     return [entity for entity in crate.values() if entity["@type"] == kind]
 
 
-def ids(value: list[dict[str, str]]) -> set[str]:
-    return {one["@id"] for one in value}
+def ids(value: dict[str, str] | list[dict[str, str]]) -> set[str]:
+    return {one["@id"] for one in (value if isinstance(value, list) else [value])}
 
 
 def test_every_line_of_the_manifest_is_a_file_made_by_its_job() -> None:

@@ -83,6 +83,8 @@ def build_crate(manifest: Manifest, records: Mapping[str, Mapping[str, Any]], ci
         crate.add(ContextEntity(crate, entity["@id"], properties=entity))
     content = crate.metadata.generate()
     content["@graph"].sort(key=lambda entity: (entity["@id"] not in (FILE_NAME, "./"), entity["@id"]))
+    for entity in content["@graph"]:  # compact JSON-LD, as RO-Crate recommends: one value is no list
+        entity |= {key: value[0] for key, value in entity.items() if isinstance(value, list) and len(value) == 1}
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
 
 
@@ -129,6 +131,7 @@ def _workflow(jobs: Sequence[Job], home: str) -> Entity:
         "@id": crate_id(SNAKEFILE, home),
         "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
         "name": "Backdoor Anatomy, the whole study as one graph",
+        "encodingFormat": "text/plain",
         "input": refs(keys),
         "hasPart": refs(sorted({job.tool for job in jobs})),
         "step": refs(sorted({job.step for job in jobs})),
@@ -196,10 +199,9 @@ def _plan(jobs: Sequence[Job]) -> Iterable[Entity]:
         step = {"@id": job.step, "@type": "HowToStep", "name": job.rule, "position": str(position[job.rule])}
         yield step | {"workExample": ref(job.tool)}
     for name, of_name in slots.items():
+        formal = {"@id": name, "@type": "FormalParameter", "name": next(iter(of_name)).name}
         kinds = sorted(slot.kind for slot in of_name)
-        formal: Entity = {"@id": name, "@type": "FormalParameter", "name": next(iter(of_name)).name}
-        formal["additionalType"] = kinds if len(kinds) > 1 else kinds[0]
-        yield formal | {"workExample": refs(sorted(examples[name]))}
+        yield formal | {"additionalType": kinds, "workExample": refs(sorted(examples[name]))}
     for value in values.values():
         known = {"@id": value.id, "@type": "PropertyValue", "name": value.slot.name, "value": value.value}
         yield known | {"exampleOfWork": ref(value.slot.id)}
