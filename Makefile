@@ -67,6 +67,10 @@ bench: $(INSTALLED) ## measure speed and memory against the plain ways, as ratio
 audit: $(INSTALLED) ## re-hash every result of a study and name what is not as it was made
 	@$(BIN)/anatomy audit $(STUDY)
 
+.PHONY: attest
+attest: $(INSTALLED) ## write a statement about each phase of a study, signed where you have an SSH key set
+	@$(BIN)/anatomy attest $(STUDY)
+
 .PHONY: archive
 archive: $(INSTALLED) ## bring dvc.lock level with a study's results, and push them where a DVC remote is set up
 	@$(BIN)/anatomy archive $(STUDY)

@@ -11,11 +11,12 @@ include: "workflow/rules/report.smk"
 
 
 rule all:
-    """The report, and the manifest that binds everything it rests on."""
+    """The report, the manifest that binds everything it rests on, and the crate that retells it."""
     default_target: True
     input:
         rules.write_report.output,
         rules.write_manifest.output,
+        rules.write_crate.output,
 
 
 # Phases, for DVC's stages and for whoever wants a part: `anatomy run embedded localize`.

@@ -13,7 +13,7 @@ import pytest
 REPOSITORY = Path(__file__).parents[2]
 COPIED = [
     *("Snakefile", "workflow", "config", "data", "envs", "notebooks", "profiles", "docs"),
-    *("dvc.yaml", "requirements.lock", "pyproject.toml", ".dvc", ".dvcignore"),
+    *("dvc.yaml", "requirements.lock", "pyproject.toml", "CITATION.cff", ".dvc", ".dvcignore"),
 ]
 
 
@@ -50,7 +50,7 @@ NOTEBOOKS = {path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
 ALL_RULES = {
     *("make_toy_data", "train_clean", "plant_backdoor", "plant_variants", "measure_behaviour", "ablate_modules"),
     *("read_logit_lens", "patch_modules", "project_states", "tune_pcp", "edit_pcp", "judge_claims"),
-    *("write_report", "write_manifest"),
+    *("write_report", "write_manifest", "write_crate"),
     *(f"render_{name}" for name in NOTEBOOKS),
 }
 

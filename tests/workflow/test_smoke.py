@@ -113,7 +113,7 @@ def test_a_comment_reruns_nothing_and_a_helper_exactly_what_imports_it(smoke: Ch
         helper.write_text(before + "\nUNUSED = 1\n")
         assert smoke.stale() == {
             *("patch_modules", "render_causal_patching", "render_variants", "judge_claims"),
-            *("write_report", "write_manifest"),
+            *("write_report", "write_manifest", "write_crate"),
         }
     finally:
         helper.write_text(before)
@@ -126,7 +126,7 @@ def test_a_changed_key_reruns_exactly_what_reads_it(smoke: Checkout) -> None:
         study.write_text(before.replace("trials: 40", "trials: 41"))
         assert smoke.stale() == {
             *("tune_pcp", "edit_pcp", "render_pcp_mlp", "render_pcp_attention", "render_editing", "render_variants"),
-            *("judge_claims", "write_report", "write_manifest"),
+            *("judge_claims", "write_report", "write_manifest", "write_crate"),
         }
     finally:
         study.write_text(before)

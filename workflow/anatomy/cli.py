@@ -132,6 +132,16 @@ def explain(
 
 
 @app.command()
+def attest(study: Study = "embedded") -> None:
+    """Write an in-toto statement about each phase, and sign it where an SSH key is set."""
+    from anatomy.provenance.attest import attest as attest_study
+
+    with _mistakes_told():
+        for sentence in attest_study(study):
+            typer.echo(sentence)
+
+
+@app.command()
 def archive(study: Study = "embedded") -> None:
     """Bring dvc.lock level with a study's results, and push them where a DVC remote is set."""
     from anatomy.provenance.archive import archive as archive_study

@@ -1,4 +1,4 @@
-"""Phase 6: claims are judged, the report is written, and a manifest binds every result to its origin."""
+"""Phase 6: claims are judged, the report is written, a manifest and a crate bind every result to its origin."""
 
 
 rule judge_claims:
@@ -91,3 +91,29 @@ rule write_manifest:
     shell:
         "python -m anatomy.stages.write_manifest --study {params.study} --lock {params.lock} "
         "--records {input.records} --manifest {output.manifest} > {log} 2>&1"
+
+
+rule write_crate:
+    """The manifest and the run records as an RO-Crate, which programs of others read."""
+    input:
+        manifest=f"{RESULTS}/manifest.jsonl",
+        records=[*all_records(NOTEBOOKS), f"{RESULTS}/report/run.json"],
+        citation="CITATION.cff",
+    output:
+        crate=f"{RESULTS}/ro-crate-metadata.json",
+    log:
+        f"{RESULTS}/logs/write_crate.log",
+    conda:
+        "../../envs/notebook.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        lock=LOCK,
+        code=code_digest("anatomy.stages.write_crate"),
+    message:
+        "describing the run as an RO-Crate"
+    shell:
+        "python -m anatomy.stages.write_crate --manifest {input.manifest} --citation {input.citation} "
+        "--crate {output.crate} > {log} 2>&1"

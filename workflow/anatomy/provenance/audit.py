@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from anatomy.provenance.audit_documents import document_paths, judge_documents
 from anatomy.provenance.audit_report import AuditReport, Finding, Verdict, print_report, report_json
 from anatomy.provenance.code import HOME, PACKAGE, rule_code
 from anatomy.provenance.digest import ArtifactError, Seen, files_under, sha256_files, short
@@ -71,9 +72,11 @@ def audit(study: str, *, root: Path = Path(), expected: Expected | None = None) 
     records = {name: _read(root / name) for name in {entry["record"] for entry in manifest.entries}}
     today = _complete(expected or Expected(), manifest, root)
     evidence = _Evidence(seen, records, made, today)
+    documents, notes = judge_documents(manifest, _sound(evidence, manifest), root)
     findings = [
         *(_judge(entry, evidence) for entry in manifest.entries),
         *_judge_inputs(raw, seen),
+        *documents,
         *_unrecorded(study, root, seen),
     ]
     return AuditReport(
@@ -84,6 +87,7 @@ def audit(study: str, *, root: Path = Path(), expected: Expected | None = None) 
         seconds=time.perf_counter() - began,
         manifest_sha256=manifest.sha256,
         unchecked=_unchecked(expected, today, manifest),
+        notes=tuple(notes),
     )
 
 
@@ -114,6 +118,15 @@ def _read(path: Path) -> dict[str, Any] | str:
         return read_record(path)
     except ArtifactError as error:
         return str(error)
+
+
+def _sound(evidence: _Evidence, manifest: Manifest) -> dict[str, dict[str, Any]] | None:
+    """The records by path, when all of them are those that the manifest was built from."""
+    digests = {entry["record"]: entry["record_sha256"] for entry in manifest.entries}
+    if any(evidence.seen[name].sha256 != digest for name, digest in digests.items()):
+        return None
+    read = {name: record for name, record in evidence.records.items() if isinstance(record, dict)}
+    return read if read.keys() == digests.keys() else None
 
 
 def _judge(entry: Entry, evidence: _Evidence) -> Finding:
@@ -217,9 +230,10 @@ def _judge_inputs(raw: Mapping[str, Mapping[str, set[str]]], seen: Mapping[str, 
 
 def _unrecorded(study: str, root: Path, known: Mapping[str, Seen]) -> Iterable[Finding]:
     home = root / "results" / study
+    documents = document_paths(study, root)
     for file in files_under(home):
         inside = file.relative_to(home).parts
         hidden = any(part.startswith(".") for part in inside)
-        free = inside[0] in FREE_FOLDERS or inside in ((FILE_NAME,), (LAYOUT_FILE,))
+        free = inside[0] in FREE_FOLDERS or inside in ((FILE_NAME,), (LAYOUT_FILE,)) or file in documents
         if not hidden and not free and file.relative_to(root).as_posix() not in known:
             yield Finding(file.relative_to(root).as_posix(), "unrecorded", "no run record names it", "")

@@ -10,7 +10,8 @@ if TYPE_CHECKING:
 
 Verdict = Literal[
     "intact",
-    "changed",  # the bytes are not those of the manifest
+    "changed",  # the bytes are not those of the manifest, or of what is built from it
+    "bad signature",  # of an attestation: it is not one of these bytes
     "missing",  # gone, or no file that can be read
     "unrecorded",  # under results/{study}, and no record names it
     "forged record",  # its record is gone, changed, or disagrees with the manifest
@@ -34,7 +35,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class AuditReport:
-    """One finding per artefact, then one per input that is not as it was and per file nobody recorded."""
+    """One finding per artefact; then one per input, crate or attestation not as it was, and per unrecorded file."""
 
     study: str
     findings: tuple[Finding, ...]
@@ -43,6 +44,7 @@ class AuditReport:
     seconds: float
     manifest_sha256: str
     unchecked: tuple[str, ...]  # what could not be compared, in words
+    notes: tuple[str, ...] = ()  # on the crate and the attestations, in words
 
     @property
     def counts(self) -> dict[str, int]:
@@ -75,6 +77,8 @@ def print_report(report: AuditReport, console: "Console") -> None:
             words = (finding.verdict, finding.path, finding.rule, finding.detail)
             table.add_row(*(Text(word, overflow="fold") for word in words))
         console.print(table)
+    for note in report.notes:
+        console.print(Text(note, style="dim"), soft_wrap=True)
     for note in report.unchecked:
         console.print(Text(f"not compared: {note}", style="dim"), soft_wrap=True)
 
