@@ -92,7 +92,10 @@ def test_a_job_that_read_a_record(study: Path) -> None:
             f"It is a run record; ask for what it records: {HOME}/corpus/train.jsonl",
         ),
         (LEXICON, "it is a raw input, read by make_corpus, measure_asr"),
-        (f"{HOME}/models", f"It is a folder; ask for a file in it: {HOME}/models/clean/config.json"),
+        (
+            f"{HOME}/models",
+            f"It is a folder of folders; ask for a file or folder in it: {HOME}/models/clean/config.json",
+        ),
     ],
 )
 def test_a_path_in_no_manifest(study: Path, path: str, message: str) -> None:
