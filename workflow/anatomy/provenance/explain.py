@@ -208,12 +208,15 @@ def _facts(job: Job) -> list[str]:
 
 def _compact(value: Any) -> str:
     """`a.b=1, c=[1, 2]`: nested keys joined by dots, long values cut."""
-    return ", ".join(f"{key}={text}" if key else text for key, text in _flatten("", value)) or "none"
+    pairs = [
+        (key, text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…") for key, text in flatten(value)
+    ]
+    return ", ".join(f"{key}={text}" if key else text for key, text in pairs) or "none"
 
 
-def _flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
-    if isinstance(value, dict):
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Parameters as (key, value) pairs: nested keys joined by dots, values as JSON."""
+    if isinstance(value, dict) and (value or not prefix):
         inner = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items()]
-        return [pair for key, item in inner for pair in _flatten(key, item)]
-    text = json.dumps(value, ensure_ascii=False)
-    return [(prefix, text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…")]
+        return [pair for key, item in inner for pair in flatten(item, key)]
+    return [(prefix, json.dumps(value, ensure_ascii=False))]

@@ -74,7 +74,9 @@ def read_lines(path: str | Path, root: Path = Path()) -> list[Line]:
 def pick(path: str, wanted: str, root: Path = Path()) -> Lines:
     """The lines of a CSV that `wanted` names; ArtifactError, with the nearest names, when there are none."""
     every = read_lines(path, root)
-    columns = tuple(every[0]) if every else ()
+    if not every:
+        raise ArtifactError(f"{path} has no rows")
+    columns = tuple(every[0])
     number = wanted.strip()[1:] if wanted.strip().startswith("#") else ""
     if number.isdecimal():
         chosen = [int(number) - 1] if 1 <= int(number) <= len(every) else []
