@@ -515,7 +515,7 @@ def table(finished: Path) -> Path:
     """A table of the study `small`, made by a second job."""
     made = Path("results/small/tables/t.csv")
     made.parent.mkdir()
-    made.write_text("row,column,metric,measured,n\np+t,\"(1.0, 1.0)\",share,0.25,3\n")
+    made.write_text('row,column,metric,measured,n\np+t,"(1.0, 1.0)",share,0.25,3\n')
     record_job(f"tables/{RECORD_SUFFIX}", made, "no_such_table")
     return made
 
@@ -564,7 +564,9 @@ def test_explain_draws_nowhere_else(finished, name, message):
 def test_compare_exit_codes(table):
     shutil.copytree("results/small", "earlier/results/small")
     same = anatomy_says("compare", "small", "earlier/results/small")
-    assert same.exit_code == 0 and same.stdout.startswith("equal: every line of the tables and claims is the same (1 lines, 1 files)")
+    assert same.exit_code == 0 and same.stdout.startswith(
+        "equal: every line of the tables and claims is the same (1 lines, 1 files)"
+    )
     table.write_text(table.read_text().replace("0.25", "0.75"))
     moved = anatomy_says("compare", "earlier/results/small", "small")
     assert moved.exit_code == 1
@@ -579,7 +581,9 @@ def test_compare_exit_codes(table):
 # --- help ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["summary"], ["audit"], ["explain"], ["compare"], ["inspect"], ["schema"]])
+@pytest.mark.parametrize(
+    "words", [[], ["run"], ["summary"], ["audit"], ["explain"], ["compare"], ["inspect"], ["schema"]]
+)
 def test_help_loads_nothing_heavy(words):
     code = (
         "import sys; from anatomy.cli import app\n"

@@ -65,7 +65,9 @@ def made(job: str) -> str:
 def text(job: str, number: float, wide: float) -> str:
     low, high = number - wide, number + wide
     if job == "judge":
-        return f"id,measured,ci_low,ci_high,n,verdict\nclaim,{number},{low},{high},3,{'yes' if number > 0.5 else 'no'}\n"
+        return (
+            f"id,measured,ci_low,ci_high,n,verdict\nclaim,{number},{low},{high},3,{'yes' if number > 0.5 else 'no'}\n"
+        )
     if job in TABLES:
         return f"{HEADER}p+t,mlp,share,{number},{low},{high},3,agrees\nstays,mlp,share,0.5,,,3,agrees\n"
     return str(number)
@@ -170,7 +172,7 @@ def test_package_machine_and_seeds(make: Make, monkeypatch: pytest.MonkeyPatch) 
     gather()
     comparison = beside(first, second)
     expected = {("parameter", "rate"), ("package", "torch"), ("machine", "threads"), ("seeds", "seeds.torch")}
-    assert causes(comparison) == {name: expected for name in ("tables/x.csv", "claims.csv")}
+    assert causes(comparison) == dict.fromkeys(("tables/x.csv", "claims.csv"), expected)
 
 
 def test_a_job_that_only_one_run_has(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,10 +280,10 @@ def test_what_is_printed_and_the_json(make: Make) -> None:
 def test_mistakes(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     first = make("one")
     monkeypatch.chdir(first.parents[1])
-    with pytest.raises(ArtifactError, match="tox: no study under results/, and no such folder. .*compared: toy"):
+    with pytest.raises(ArtifactError, match=r"tox: no study under results/, and no such folder. .*compared: toy"):
         compare("toy", "tox")
     with pytest.raises(ArtifactError, match=r"data/manifest.jsonl cannot be read \(No such file or directory\)"):
         compare("toy", "data")
     (first / "records/judge.run.json").unlink()
-    with pytest.raises(ArtifactError, match="judge.run.json: the run record cannot be read: No such file"):
+    with pytest.raises(ArtifactError, match=r"judge.run.json: the run record cannot be read: No such file"):
         compare("toy", "toy")

@@ -120,5 +120,9 @@ def test_a_model_folder_is_explained_file_by_file(study: Path) -> None:
 
 
 def test_parameters_are_flattened_to_their_leaves() -> None:
-    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, {"e": 2}]}) == [("a.b", "1"), ("a.c", "{}"), ("d", '[1, {"e": 2}]')]
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, {"e": 2}]}) == [
+        ("a.b", "1"),
+        ("a.c", "{}"),
+        ("d", '[1, {"e": 2}]'),
+    ]
     assert flatten({}) == [] and flatten([0, 1], "seeds") == [("seeds", "[0, 1]")]

@@ -13,7 +13,7 @@ from .studies import write
 
 HEADER = "subject,row,column,metric,variant,control,measured,ci_low,ci_high,n,published,verdict\n"
 TABLE = HEADER + (
-    's,p+t,0.60,rate,paper,,0.5,0.25,0.75,3,0.4,agrees\ns,p+t,0.60,rate,original,,0.7,,,1,,\n'
+    "s,p+t,0.60,rate,paper,,0.5,0.25,0.75,3,0.4,agrees\ns,p+t,0.60,rate,original,,0.7,,,1,,\n"
     's,p+t,"(1.0, 1.0)",rate,paper,,0.1,0,1,3,,\ns,"all, but one",mlp 1,rate,,,0.2,0,1,3,,\n'
     's,"a,b",c,rate,,,1,,,1,,\ns,a,"b,c",rate,,,2,,,1,,\ns,full,,rate,,,0.9,0,1,3,,\n'
 )
@@ -73,14 +73,14 @@ def test_a_name_that_is_not_there(table: str, wanted: str, message: str) -> None
 
 
 def test_a_cell_of_other_rows_is_not_given(table: str) -> None:
-    with pytest.raises(ArtifactError, match="its row 'full' has no column '0.60'"):
+    with pytest.raises(ArtifactError, match=r"its row 'full' has no column '0.60'"):
         pick(table, "full,0.60")
 
 
 def test_claims_are_asked_for_by_id_and_other_data_by_number(table: str) -> None:
     write("claims.csv", "id,says,measured\nplanted-2,It is planted.,0.5\nplanted-3,It is.,0.6\n")
     assert [line["says"] for line in pick("claims.csv", "planted-2").lines] == ["It is planted."]
-    with pytest.raises(ArtifactError, match="no line with the id 'planted-4'. Nearest: 'planted-"):
+    with pytest.raises(ArtifactError, match=r"no line with the id 'planted-4'. Nearest: 'planted-"):
         pick("claims.csv", "planted-4")
     write("figure.csv", "x,y\n1,2\n3,4\n")
     assert pick("figure.csv", "#2").lines == ({"x": "3", "y": "4"},)

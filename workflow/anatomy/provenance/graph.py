@@ -14,8 +14,8 @@ from xml.etree import ElementTree
 from anatomy.provenance.digest import short
 from anatomy.provenance.explain import Chain
 
-LETTER, LINE = 6.7, 16  # width of a letter and height of a line, in pixels, of the 11 px font
-GAP, COLUMN_GAP, MARGIN = 14, 60, 20
+LETTER, LINE = 6.7, 16.0  # width of a letter and height of a line, in pixels, of the 11 px font
+GAP, COLUMN_GAP, MARGIN = 14.0, 60.0, 20.0
 MOST_FILES = 8  # files listed in a box
 LONGEST = 44  # letters of a name that are shown; the tooltip has all
 SOUND, BROKEN = "#555555", "#c00000"
@@ -30,9 +30,9 @@ class _Box:
     lines: list[tuple[str, bool]]  # text, whether it is as recorded
     tooltip: str
     column: int = 0  # 0: what was asked for; counted leftwards
-    x: float = 0
-    y: float = 0
-    width: float = 0
+    x: float = 0.0
+    y: float = 0.0
+    width: float = 0.0
 
     @property
     def height(self) -> float:
@@ -130,7 +130,7 @@ def _place(boxes: dict[str, _Box], edges: list[tuple[str, str, bool]]) -> tuple[
         box.width = LETTER * max(len(text) for text, _ in box.lines) + 16
         columns[box.column].append(name)
     tallest = max(sum(boxes[n].height + GAP for n in names) for names in columns.values())
-    x = float(MARGIN)
+    x = MARGIN
     for column in sorted(columns, reverse=True):
         for name in columns[column]:
             boxes[name].x = x
@@ -146,7 +146,7 @@ def _place(boxes: dict[str, _Box], edges: list[tuple[str, str, bool]]) -> tuple[
 
 def _height_of_readers(name: str, boxes: dict[str, _Box], edges: list[tuple[str, str, bool]]) -> float:
     heights = [boxes[end].y + boxes[end].height / 2 for start, end, _ in edges if start == name]
-    return sum(heights) / len(heights) if heights else 0
+    return sum(heights) / len(heights) if heights else 0.0
 
 
 def _draw_edge(svg: ElementTree.Element, start: _Box, end: _Box, sound: bool) -> None:
