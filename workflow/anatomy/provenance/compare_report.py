@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from anatomy.provenance.compare import Cause, Change, Comparison, Result
+from anatomy.provenance.compare import NUMBERS, Cause, Change, Comparison, Result
 from anatomy.provenance.digest import short
 from anatomy.provenance.lines import Line, measured
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 MOST_LINES = 10  # moved lines printed per table; JSON has all
-LONGEST = 48  # characters of a value that are printed
+LONGEST, NARROW = 48, 26  # characters of a value that are printed, in a sentence and in a table
 
 
 def comparison_json(comparison: Comparison) -> str:
@@ -59,10 +59,18 @@ def _causes_table(causes: Iterable[Cause]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("what", "A", "B", "jobs that have it", title="What differs between the runs", title_justify="left")
+    table = Table(title="What differs between the runs", title_justify="left")
+    table.add_column("what", min_width=42)
+    for name in ("A", "B", "rules that have it"):
+        table.add_column(name)
     for cause in causes:
-        values = (_cut(cause.difference.a), _cut(cause.difference.b))
-        table.add_row(*(Text(text, overflow="fold") for text in (_name(cause), *values, _rules(cause.jobs))))
+        values = (_cut(cause.difference.a, NARROW), _cut(cause.difference.b, NARROW))
+        table.add_row(
+            *(
+                Text(text, overflow="fold")
+                for text in (_name(cause).removeprefix("parameter "), *values, _rules(cause.jobs))
+            )
+        )
     return table
 
 
@@ -87,7 +95,8 @@ def _print_result(result: Result, console: "Console") -> None:
         console.print(Text(text, style="bold red"), soft_wrap=True)
     table = Table("line", "A", "B", "")
     for change in sorted(result.changes, key=lambda change: not change.beyond)[:MOST_LINES]:
-        words = (", ".join(value for value in change.key.values() if value), *_values(change), _remark(change))
+        name = ", ".join(dict.fromkeys(filter(None, change.key.values())))
+        words = (name, *_values(change), _remark(change))
         table.add_row(*(Text(word, overflow="fold") for word in words))
     console.print(table)
     if len(result.changes) > MOST_LINES:
@@ -110,10 +119,10 @@ def _rules(jobs: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(job.partition("[")[0] for job in jobs))
 
 
-def _cut(value: str | None) -> str:
+def _cut(value: str | None, longest: int = LONGEST) -> str:
     if value is None:
         return "not there"
-    return value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…"
+    return value if len(value) <= longest else f"{value[: longest - 1]}…"
 
 
 def _values(change: Change) -> tuple[str, str]:
@@ -132,4 +141,6 @@ def _value(line: Line | None, change: Change) -> str:
 def _remark(change: Change) -> str:
     if change.a is None or change.b is None:
         return "only in one run"
-    return "beyond" if change.beyond else ", ".join(change.fields)
+    if change.beyond:
+        return "beyond"
+    return "within" if NUMBERS & set(change.fields) else ", ".join(change.fields)

@@ -17,7 +17,7 @@ from anatomy.provenance.explain import Chain
 LETTER, LINE = 6.7, 16.0  # width of a letter and height of a line, in pixels, of the 11 px font
 GAP, COLUMN_GAP, MARGIN = 14.0, 60.0, 20.0
 MOST_FILES = 8  # files listed in a box
-LONGEST = 44  # letters of a name that are shown; the tooltip has all
+LONGEST = 64  # letters of a name that are shown; the tooltip has all
 SOUND, BROKEN = "#555555", "#c00000"
 FILLS = {"raw": "#fff4d6", "made": "#eef4fb", "job": "#e9f5e9"}
 # Characters that no XML document may hold, not even escaped.
