@@ -432,15 +432,12 @@ def test_the_ledger_of_another_study_is_written_on_request(repository):
 # --- audit and explain --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def finished(repository: Path) -> Path:
-    """One job of the study `small`, recorded as a stage records it, and the manifest."""
-    Path("requirements.lock").write_text("torch==1\n")
-    made = Path("results/small/earlier.csv")
+def record_job(record: str, made: Path, rule: str = "no_such_stage") -> None:
+    """The record of one job of the study `small`, as a stage writes it, and the manifest anew."""
     spec = json.loads(subtree(load_study("small"), "seeds", "toy.recipe", "toy.recipes.fast", "toy.amounts"))
     write_record(
-        f"results/small/{RECORD_SUFFIX}",
-        rule="no_such_stage",
+        f"results/small/{record}",
+        rule=rule,
         study="small",
         wildcards={"subject": "2-sentiment"},
         spec=spec,
@@ -456,8 +453,16 @@ def finished(repository: Path) -> Path:
         cpu_s=1.0,
         peak_rss_mb=1.0,
     )
-    entries = build_manifest([Path("results/small", RECORD_SUFFIX)])
+    entries = build_manifest(sorted(Path("results/small").rglob(f"*{RECORD_SUFFIX}")))
     write_manifest(manifest_path("small"), entries, study="small", lock="sentinel")
+
+
+@pytest.fixture
+def finished(repository: Path) -> Path:
+    """The study `small` with one job."""
+    Path("requirements.lock").write_text("torch==1\n")
+    made = Path("results/small/earlier.csv")
+    record_job(RECORD_SUFFIX, made)
     return made
 
 
@@ -524,10 +529,80 @@ def test_explain_of_an_unknown_file(finished):
     assert "The nearest name there is results/small/earlier.csv" in result.stderr
 
 
+@pytest.fixture
+def table(finished: Path) -> Path:
+    """A table of the study `small`, made by a second job."""
+    made = Path("results/small/tables/t.csv")
+    made.parent.mkdir()
+    made.write_text('row,column,metric,measured,n\np+t,"(1.0, 1.0)",share,0.25,3\n')
+    record_job(f"tables/{RECORD_SUFFIX}", made, "no_such_table")
+    return made
+
+
+def test_explain_of_a_cell_shows_its_number_and_the_chain(table):
+    result = anatomy_says("explain", f"{table}:p+t,(1.0, 1.0)")
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"{table}: p+t,(1.0, 1.0)\n")
+    assert "0.25" in result.stdout and "no_such_table[subject=2-sentiment]" in result.stdout
+    assert "single measurements: cannot be told" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("results/small/tables/t.csv:p+t,1.0", "has no column '1.0'. Nearest: '(1.0, 1.0)'"),
+        ("results/small/tables:p+t", "results/small/tables is a folder; only a CSV has rows to ask for"),
+    ],
+)
+def test_explain_of_an_unknown_cell(table, asked, message):
+    result = anatomy_says("explain", asked)
+    assert result.exit_code == 2 and result.stdout == ""
+    assert message in result.stderr
+
+
+def test_explain_draws_the_chain(finished):
+    assert anatomy_says("explain", str(finished), "--graph", "chain.svg").exit_code == 0
+    assert Path("chain.svg").read_text().startswith("<svg ")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("chain.png", "give the file a name that ends in .svg"),
+        ("results/small/chain.svg", "results/ holds only what the workflow made"),
+        ("results/../results/chain.svg", "results/ holds only what the workflow made"),
+    ],
+)
+def test_explain_draws_nowhere_else(finished, name, message):
+    before = everything(Path())
+    result = anatomy_says("explain", str(finished), "--graph", name)
+    assert result.exit_code == 2 and message in result.stderr
+    assert everything(Path()) == before
+
+
+def test_compare_exit_codes(table):
+    shutil.copytree("results/small", "earlier/results/small")
+    same = anatomy_says("compare", "small", "earlier/results/small")
+    assert same.exit_code == 0 and same.stdout.startswith(
+        "equal: every line of the tables and claims is the same (1 lines, 1 files)"
+    )
+    table.write_text(table.read_text().replace("0.25", "0.75"))
+    moved = anatomy_says("compare", "earlier/results/small", "small")
+    assert moved.exit_code == 1
+    assert "tables/t.csv of run B is not as recorded (edited?)" in moved.stdout
+    as_json = anatomy_says("compare", "earlier/results/small", "small", "--json")
+    assert as_json.exit_code == 1 and json.loads(as_json.stdout)["equal"] is False
+    unknown = anatomy_says("compare", "small", "smal")
+    assert unknown.exit_code == 2
+    assert "error: smal: no study under results/, and no such folder" in unknown.stderr
+
+
 # --- help ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("words", [[], ["run"], ["summary"], ["audit"], ["explain"], ["inspect"], ["schema"]])
+@pytest.mark.parametrize(
+    "words", [[], ["run"], ["summary"], ["audit"], ["explain"], ["compare"], ["inspect"], ["schema"]]
+)
 def test_help_loads_nothing_heavy(words):
     code = (
         "import sys; from anatomy.cli import app\n"

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from anatomy.provenance.code import code_digest
 from anatomy.provenance.manifest import build_manifest, manifest_path, write_manifest
@@ -33,6 +34,7 @@ def finish_job(
     inputs: list[str],
     outputs: list[str],
     *,
+    spec: dict[str, Any] | None = None,
     wildcards: dict[str, str] | None = None,
     code: str | None = None,
     study: str = "toy",
@@ -44,7 +46,7 @@ def finish_job(
         rule=rule,
         study=study,
         wildcards=wildcards or {},
-        spec={"size": {"layers": 2, "heads": [4, 4]}, "note": "x" * 200},
+        spec={"size": {"layers": 2, "heads": [4, 4]}, "note": "x" * 200} if spec is None else spec,
         seeds={"torch": 7},
         code=code or code_digest(f"anatomy.stages.{rule}", root=Path("workflow")),
         lock=lock,

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from anatomy.provenance.digest import ArtifactError, sha256_file
-from anatomy.provenance.explain import Chain, explain, print_chain
+from anatomy.provenance.explain import Chain, explain, flatten, print_chain
 
 from .studies import finish_job, gather, write
 
@@ -92,7 +92,10 @@ def test_a_job_that_read_a_record(study: Path) -> None:
             f"It is a run record; ask for what it records: {HOME}/corpus/train.jsonl",
         ),
         (LEXICON, "it is a raw input, read by make_corpus, measure_asr"),
-        (f"{HOME}/models", f"It is a folder; ask for a file in it: {HOME}/models/clean/config.json"),
+        (
+            f"{HOME}/models",
+            f"It is a folder of folders; ask for a file or folder in it: {HOME}/models/clean/config.json",
+        ),
     ],
 )
 def test_a_path_in_no_manifest(study: Path, path: str, message: str) -> None:
@@ -104,3 +107,22 @@ def test_a_path_in_no_manifest(study: Path, path: str, message: str) -> None:
 def test_no_study_at_all(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"Studies looked at: none \(no study has run to its end\)"):
         explain("results/toy/x.csv", root=tmp_path)
+
+
+def test_a_model_folder_is_explained_file_by_file(study: Path) -> None:
+    folder = f"{HOME}/models/clean"
+    chain = explain(f"{folder}/")
+    assert chain.target == folder and set(chain.files) == {WEIGHTS, f"{folder}/config.json"}
+    assert chain.files[WEIGHTS] == sha256_file(WEIGHTS)
+    text = shown(chain)
+    assert text.startswith(f"{folder}\n") and text.count("made by train_clean[seed=0], record") == 1
+    assert f"{LEXICON}  {sha256_file(LEXICON)[:12]}  as recorded, raw input" in text
+
+
+def test_parameters_are_flattened_to_their_leaves() -> None:
+    assert flatten({"a": {"b": 1, "c": {}}, "d": [1, {"e": 2}]}) == [
+        ("a.b", "1"),
+        ("a.c", "{}"),
+        ("d", '[1, {"e": 2}]'),
+    ]
+    assert flatten({}) == [] and flatten([0, 1], "seeds") == [("seeds", "[0, 1]")]

@@ -118,17 +118,41 @@ def audit(
 
 @app.command()
 def explain(
-    path: Annotated[Path, typer.Argument(help="A file below results/.", metavar="PATH")],
+    target: Annotated[
+        str,
+        typer.Argument(
+            help="A file or model folder below results/, or one cell, row or claim of a CSV: FILE:ROW,COLUMN, FILE:ID, "
+            "FILE:#N. Quote it where it holds spaces or brackets.",
+            metavar="PATH[:ROW,COLUMN]",
+        ),
+    ],
+    graph: Annotated[Path | None, typer.Option(help="Draw the chain into this file (SVG).", metavar="FILE")] = None,
 ) -> None:
-    """Print where a result comes from, job by job, down to the raw inputs."""
-    from anatomy.commands.trust import is_sound
-    from anatomy.provenance.explain import explain as find_chain
-    from anatomy.provenance.explain import print_chain
+    """Print where a number or a file comes from, job by job, down to the raw inputs."""
+    from anatomy.commands.origin import explain_result
 
     with _mistakes_told():
-        chain = find_chain(path)
-        print_chain(chain, _console())
-    raise typer.Exit(0 if is_sound(chain) else 1)
+        sound = explain_result(target, _console(), graph)
+    raise typer.Exit(0 if sound else 1)
+
+
+@app.command()
+def compare(
+    run_a: Annotated[str, typer.Argument(help="A study with results, or the path of its folder.", metavar="RUN_A")],
+    run_b: Annotated[str, typer.Argument(help="The other one, perhaps of another checkout.", metavar="RUN_B")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print the whole comparison as JSON.")] = False,
+) -> None:
+    """Which numbers differ between two runs, and which change of parameter, code or input explains it."""
+    from anatomy.provenance.compare import compare as compare_runs
+    from anatomy.provenance.compare_report import comparison_json, print_comparison
+
+    with _mistakes_told():
+        comparison = compare_runs(run_a, run_b)
+        if as_json:
+            typer.echo(comparison_json(comparison))
+        else:
+            print_comparison(comparison, _console())
+    raise typer.Exit(0 if comparison.equal else 1)
 
 
 @app.command()

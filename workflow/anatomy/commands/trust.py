@@ -66,7 +66,7 @@ def _cut_alike(recorded: Any, section: "Study | Any", dumped: Any) -> Any:
 
 def is_sound(chain: "Chain") -> bool:
     """Whether every file of a chain has the bytes that were recorded, and every record is the manifest's."""
-    recorded = [(chain.target, chain.sha256)]
+    recorded = list(chain.files.items())
     recorded += [pair for job in chain.jobs.values() for pair in job.inputs.items()]
     return all(chain.seen[path].sha256 == digest for path, digest in recorded) and all(
         job.record_intact for job in chain.jobs.values()

@@ -1,11 +1,11 @@
-"""Where one file comes from: the chain of jobs behind it, down to the files no job made."""
+"""Where a file or a model folder comes from: the chain of jobs behind it, down to the files no job made."""
 
 import difflib
 import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from anatomy.provenance.code import HOME, PACKAGE, closure
@@ -44,39 +44,41 @@ class Job:
 
 @dataclass(frozen=True)
 class Chain:
-    """A file and everything it was made from.
+    """A file, or the files right in a folder, and everything they were made from.
 
-    `jobs` maps an artefact to the job that made it; a path without one is a raw input. `seen` maps every
-    path of the chain to what is on the disk now.
+    `files` maps what was asked for to its recorded digest. `jobs` maps an artefact to the job that made it; a
+    path without one is a raw input. `seen` maps every path of the chain to what is on the disk now.
     """
 
-    target: str
-    sha256: str
+    target: str  # as it was asked for: the file, or the folder
+    files: Mapping[str, str]
     study: str
     jobs: Mapping[str, Job]
     seen: Mapping[str, Seen]
 
 
 def explain(path: str | Path, study: str | None = None, root: Path = Path()) -> Chain:
-    """The chain behind a file of a study (of any study with a manifest when none is named).
+    """The chain behind a file, or behind a folder of files such as a model, of a study.
 
-    Raises ArtifactError when no manifest names the file, or a record of the chain cannot be read.
+    Every study with a manifest is looked at when none is named. Raises ArtifactError when no manifest names the
+    file, or a record of the chain cannot be read.
     """
     name = _inside(path, root)
     names = [study] if study else studies_with_manifest(root)
     manifests = [read_manifest(manifest_path(one, root)) for one in names]
     for manifest in manifests:
         entries = {entry["path"]: entry for entry in manifest.entries}
-        if name in entries:
-            return _chain(entries, name, manifest.study, root)
+        inside = [path for path in entries if PurePosixPath(path).parent.as_posix() == name]
+        if files := [name] if name in entries else inside:
+            return _chain(entries, name, files, manifest.study, root)
     raise ArtifactError(_not_found(name, manifests))
 
 
-def _chain(entries: Mapping[str, Entry], target: str, study: str, root: Path) -> Chain:
+def _chain(entries: Mapping[str, Entry], target: str, files: list[str], study: str, root: Path) -> Chain:
     makers = {entry["record"]: entry for entry in entries.values()} | dict(entries)  # a job may read a record
     records: dict[str, Job] = {}
     jobs: dict[str, Job] = {}
-    pending, paths = [target], {target}
+    pending, paths = list(files), set(files)
     while pending:
         path = pending.pop()
         if path not in makers:
@@ -88,7 +90,8 @@ def _chain(entries: Mapping[str, Entry], target: str, study: str, root: Path) ->
         pending.extend(used for used in jobs[path].inputs if used not in paths)
         paths.update(jobs[path].inputs)
     hashed = sha256_files(root / path for path in sorted(paths))
-    return Chain(target, entries[target]["sha256"], study, jobs, {p: hashed[root / p] for p in sorted(paths)})
+    asked = {path: entries[path]["sha256"] for path in files}
+    return Chain(target, asked, study, jobs, {path: hashed[root / path] for path in sorted(paths)})
 
 
 def _job(entry: Entry, root: Path) -> Job:
@@ -136,7 +139,7 @@ def _not_found(name: str, manifests: list[Manifest]) -> str:
     if readers := {entry["rule"] for entry in entries for used in entry["inputs"] if used["path"] == name}:
         return f"{first} No rule made it: it is a raw input, read by {', '.join(sorted(readers))}."
     if inside := [entry["path"] for entry in entries if entry["path"].startswith(f"{name}/")]:
-        return f"{first} It is a folder; ask for a file in it: {', '.join(inside[:5])}"
+        return f"{first} It is a folder of folders; ask for a file or folder in it: {', '.join(inside[:5])}"
     near = difflib.get_close_matches(name, [entry["path"] for entry in entries], n=1, cutoff=0.3)
     return f"{first} The nearest name there is {near[0]}" if near else first
 
@@ -146,10 +149,14 @@ def print_chain(chain: Chain, console: "Console") -> None:
 
     Every job is written out once; later mentions of its results say so.
     """
+    from rich.text import Text
     from rich.tree import Tree
 
-    tree = Tree(_heading(chain, chain.target, chain.sha256))
-    _grow(tree, chain, chain.target, {})
+    shown: dict[str, str] = {}
+    whole = chain.target in chain.files
+    tree = Tree(_heading(chain, chain.target, chain.files[chain.target]) if whole else Text(chain.target, style="bold"))
+    for path, digest in chain.files.items():
+        _grow(tree if whole else tree.add(_heading(chain, path, digest)), chain, path, shown)
     console.print(tree)
 
 
@@ -201,12 +208,15 @@ def _facts(job: Job) -> list[str]:
 
 def _compact(value: Any) -> str:
     """`a.b=1, c=[1, 2]`: nested keys joined by dots, long values cut."""
-    return ", ".join(f"{key}={text}" if key else text for key, text in _flatten("", value)) or "none"
+    pairs = [
+        (key, text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…") for key, text in flatten(value)
+    ]
+    return ", ".join(f"{key}={text}" if key else text for key, text in pairs) or "none"
 
 
-def _flatten(prefix: str, value: Any) -> list[tuple[str, str]]:
-    if isinstance(value, dict):
+def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """Parameters as (key, value) pairs: nested keys joined by dots, values as JSON."""
+    if isinstance(value, dict) and (value or not prefix):
         inner = [(f"{prefix}.{key}" if prefix else str(key), item) for key, item in value.items()]
-        return [pair for key, item in inner for pair in _flatten(key, item)]
-    text = json.dumps(value, ensure_ascii=False)
-    return [(prefix, text if len(text) <= LONGEST_VALUE else f"{text[: LONGEST_VALUE - 1]}…")]
+        return [pair for key, item in inner for pair in flatten(item, key)]
+    return [(prefix, json.dumps(value, ensure_ascii=False))]
