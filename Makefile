@@ -2,6 +2,7 @@
 
 STUDY ?= embedded
 CORES ?= all
+PROFILE ?= default
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
@@ -39,12 +40,12 @@ PIP = $(BIN)/python -m pip
 
 .PHONY: help
 help: ## list these commands
-	@echo "usage: make COMMAND [STUDY=smoke|embedded|paper] [CORES=n]"
+	@echo "usage: make COMMAND [STUDY=smoke|embedded|paper] [CORES=n] [PROFILE=default|slurm]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: reproduce
 reproduce: $(INSTALLED) ## run a study, print published beside measured, and where the report is
-	@$(BIN)/anatomy run $(STUDY) --cores $(CORES) --with-parent
+	@$(BIN)/anatomy run $(STUDY) --profile $(PROFILE) --cores $(CORES) --with-parent
 	@$(BIN)/anatomy summary $(STUDY)
 
 .PHONY: test
