@@ -83,6 +83,25 @@ def run(
 
 
 @app.command()
+def cost(
+    study: Study = "embedded",
+    profile: Annotated[
+        str, typer.Option(help="As for run: default (this machine), slurm, or a folder with a profile.yaml.")
+    ] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="Print every job as JSON.")] = False,
+) -> None:
+    """Say what a run would do, why, and the hours, memory and disk it needs. Nothing is run."""
+    from anatomy.commands.cost import cost_json, print_cost, study_cost
+
+    with _mistakes_told():
+        costs = study_cost(study, profile)
+        if as_json:
+            typer.echo(cost_json(study, costs))
+        else:
+            print_cost(study, costs, _console())
+
+
+@app.command()
 def summary(study: Study = "embedded") -> None:
     """Print published beside measured values, the verdicts, and the path of the report."""
     from anatomy.commands.show import print_summary
