@@ -108,7 +108,7 @@ def test_only_jobs_of_this_folder_are_stopped_and_waited_for(queue):
     pretended = queue(
         {"1": "anatomy-aa_run", "2": "anatomy-bb_run", "3": "other job", "4_2": "anatomy-aa_run"}, lingers=3
     )
-    assert stop_jobs_left_behind("anatomy-aa", pause=0) == ["1", "4_2"]
+    assert stop_jobs_left_behind("anatomy-aa", pause=0.0) == ["1", "4_2"]
     assert pretended.cancelled == ["1", "4_2"]
     assert jobs_left_behind("anatomy-aa") == []
     assert set(pretended.jobs) == {"2", "3"}
@@ -123,7 +123,7 @@ def test_an_empty_queue_needs_no_scancel(queue):
 def test_jobs_that_do_not_end_stop_the_new_run(queue):
     queue({"7": "anatomy-aa_run"}, lingers=10**6)
     with pytest.raises(SpecError, match=r"Slurm jobs 7 of an earlier run in this folder do not end"):
-        stop_jobs_left_behind("anatomy-aa", patience=0, pause=0)
+        stop_jobs_left_behind("anatomy-aa", patience=0.0, pause=0.0)
 
 
 def test_a_slurm_that_does_not_answer_is_told(tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from anatomy.spec.errors import SpecError
 
 PROFILES = Path("profiles")
 PROFILE_FILE = "profile.yaml"
-PATIENCE = 120  # seconds for cancelled jobs to be gone; Slurm itself kills after KillWait (30 by default)
+PATIENCE = 120.0  # seconds for cancelled jobs to be gone; Slurm itself kills after KillWait (30 by default)
 
 
 def profile_path(name: str, root: Path = Path()) -> str:

@@ -189,8 +189,12 @@ def _numbers(costs: Sequence[Cost]) -> list[str]:
     some = "> " if 0 < sums["disk_unknown_jobs"] < len(costs) else ""
     return [
         str(sums["jobs"]),
-        f"{sums['cpu_hours']:.2f}",
-        f"{sums['gpu_hours']:.2f}",
+        _hours(sums["cpu_hours"]),
+        _hours(sums["gpu_hours"]),
         str(sums["mem_mb"]),
         some + disk,
     ]
+
+
+def _hours(value: float) -> str:
+    return f"{value:.2f}" if value >= 0.005 or value == 0 else "< 0.01"

@@ -95,7 +95,7 @@ def as_it_was(today: Dumped, part: Dumped) -> dict[str, Any]:
     """Today's study with the part that a job recorded laid over it: the study of that job's day."""
     out = dict(today)
     for key, value in part.items():
-        below = out.get(key)
-        whole = key not in SECTIONS or not isinstance(value, Mapping) or not isinstance(below, Mapping)
-        out[key] = value if whole else as_it_was(below, value)
+        below: Any = out.get(key)
+        in_part = key in SECTIONS and isinstance(value, Mapping) and isinstance(below, Mapping)
+        out[key] = as_it_was(below, value) if in_part else value
     return out
