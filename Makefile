@@ -2,6 +2,7 @@
 
 STUDY ?= embedded
 CORES ?= all
+PROFILE ?= default
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
@@ -39,17 +40,21 @@ PIP = $(BIN)/python -m pip
 
 .PHONY: help
 help: ## list these commands
-	@echo "usage: make COMMAND [STUDY=smoke|embedded|paper] [CORES=n]"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "usage: make COMMAND [STUDY=smoke|embedded|paper] [CORES=n] [PROFILE=default|slurm]"
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: reproduce
 reproduce: $(INSTALLED) ## run a study, print published beside measured, and where the report is
-	@$(BIN)/anatomy run $(STUDY) --cores $(CORES) --with-parent
+	@$(BIN)/anatomy run $(STUDY) --profile $(PROFILE) --cores $(CORES) --with-parent
 	@$(BIN)/anatomy summary $(STUDY)
 
 .PHONY: test
 test: $(INSTALLED) ## run the unit tests and the smoke study (TESTS="-k lexicon" runs some)
 	@$(BIN)/python -m pytest $(TESTS)
+
+.PHONY: cluster-test
+cluster-test: $(INSTALLED) ## run the smoke study through a Slurm on this machine (root; docs/cluster.md)
+	@$(BIN)/python -m pytest -m cluster tests/cluster $(TESTS)
 
 .PHONY: lint
 lint: $(INSTALLED) ## check style, formatting, types and the workflow
@@ -58,6 +63,10 @@ lint: $(INSTALLED) ## check style, formatting, types and the workflow
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	$(BIN)/python -m snakemake --lint
 	$(BIN)/mypy
+
+.PHONY: cost
+cost: $(INSTALLED) ## say what a run would do, why, and what it needs, before it is submitted
+	@$(BIN)/anatomy cost $(STUDY) --profile $(PROFILE)
 
 .PHONY: bench
 bench: $(INSTALLED) ## measure speed and memory against the plain ways, as ratios

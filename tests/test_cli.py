@@ -20,6 +20,7 @@ from typer.testing import CliRunner, Result
 import anatomy
 from anatomy.cli import app
 from anatomy.commands import run as run_module
+from anatomy.commands.cluster import job_prefix
 from anatomy.commands.run import environment, snakemake_command, usable_cores
 from anatomy.commands.trust import expected_parameters
 from anatomy.provenance.audit import Expected, audit
@@ -189,9 +190,17 @@ def test_a_number_of_cores_that_is_none_is_refused(repository, cores):
     assert f"--cores {cores}: expected a number of at least 1, or all" in result.stderr
 
 
+def test_a_profile_that_is_none_is_refused(repository, started):
+    before = everything(repository)
+    result = anatomy_says("run", "small", "--profile", "slrum")
+    assert result.exit_code == 2
+    assert "error: --profile slrum: no profiles/slrum/profile.yaml; expected one of default, slurm" in result.stderr
+    assert everything(repository) == before and started == []
+
+
 def test_outside_the_repository_it_says_where_to_go(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    for command in ("run", "summary", "inspect", "audit", "schema"):
+    for command in ("run", "cost", "summary", "inspect", "audit", "schema"):
         result = anatomy_says(command)
         assert result.exit_code == 2
         assert "no Snakefile here; go to the folder of the repository first" in result.stderr
@@ -253,11 +262,45 @@ def test_a_dry_run_writes_nothing(repository, started):
     assert "--dry-run" in started[0]
 
 
+@pytest.fixture
+def slurm(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Slurm's commands, pretended: the queue is a file, and scancel empties it."""
+    folder = tmp_path_factory.mktemp("slurm")
+    (folder / "queue").write_text("")
+    for name, script in {
+        "sbatch": "exit 1",
+        "squeue": f"cat {folder}/queue",
+        "scancel": f'echo "$@" > {folder}/cancelled; : > {folder}/queue',
+    }.items():
+        (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}{os.pathsep}{os.environ['PATH']}")
+    return folder
+
+
+def test_on_slurm_jobs_of_a_killed_run_are_stopped_before_it_starts(repository, started, slurm):
+    (slurm / "queue").write_text(f"17 {job_prefix()}_x\n18 another\n")
+    result = anatomy_says("run", "small", "--profile", "slurm")
+    assert result.exit_code == 0
+    assert "stopped Slurm jobs that an earlier run left in the queue: 17" in result.stderr
+    assert (slurm / "cancelled").read_text() == "17\n"
+    assert "profiles/slurm" in started[0] and "--cores" not in started[0]
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], ["--profile", "default"]])
+def test_a_run_that_submits_nothing_stops_nothing(repository, started, slurm, options):
+    (slurm / "queue").write_text(f"17 {job_prefix()}_x\n")
+    assert anatomy_says("run", "small", "--profile", "slurm", *options).exit_code == 0
+    assert not (slurm / "cancelled").exists() and len(started) == 1
+
+
 # --- what is started ----------------------------------------------------------------------------------------
 
 
 def test_the_command_line(repository):
-    command = snakemake_command("small", ["a.csv", "b"], cores=3, dry_run=False)
+    command = snakemake_command(
+        "small", ["a.csv", "b"], profile="profiles/default", executor="local", cores=3, dry_run=False
+    )
     assert command[:5] == [sys.executable, "-m", "snakemake", "a.csv", "b"]
     assert command[command.index("--config") + 1] == 'study="small"'
     assert command[command.index("--cores") + 1] == "3"

@@ -414,6 +414,16 @@ def test_timings_that_cannot_be_read_are_a_warning(capsys, tmp_path: Path):
     assert "warning: no estimate from" in capsys.readouterr().err
 
 
+def test_a_guessed_account_is_not_worth_a_line_per_job(capsys):
+    handler = make_handler()
+    for text in ("No SLURM account given, trying to guess.", "Unable to guess SLURM account. Trying to proceed."):
+        handler.handle(record(1, None, text, logging.WARNING))
+    handler.handle(record(1, None, "SLURM account used up", logging.WARNING))
+    handler.close()
+    told = capsys.readouterr().err
+    assert "guess" not in told and "SLURM account used up" in told
+
+
 # --- a real run --------------------------------------------------------------------------------
 
 SNAKEFILE = """

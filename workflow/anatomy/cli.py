@@ -57,7 +57,10 @@ def run(
         list[str] | None,
         typer.Argument(help="Files or rules to make. Default: the whole study.", metavar="TARGET"),
     ] = None,
-    cores: Annotated[str, typer.Option(help="Cores to use: a number, or all.")] = "all",
+    profile: Annotated[
+        str, typer.Option(help="Where jobs run: default (this machine), slurm, or a folder with a profile.yaml.")
+    ] = "default",
+    cores: Annotated[str, typer.Option(help="Cores to use at once: a number, or all.")] = "all",
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would run, and why.")] = False,
     with_parent: Annotated[
         bool,
@@ -72,11 +75,30 @@ def run(
         die_with_parent()
     with _mistakes_told():
         try:
-            code = run_study(study, targets or [], cores=cores, dry_run=dry_run)
+            code = run_study(study, targets or [], profile=profile, cores=cores, dry_run=dry_run)
         except Busy as busy:
             typer.echo(f"error: {busy}", err=True)
             code = 3
     raise typer.Exit(code)
+
+
+@app.command()
+def cost(
+    study: Study = "embedded",
+    profile: Annotated[
+        str, typer.Option(help="As for run: default (this machine), slurm, or a folder with a profile.yaml.")
+    ] = "default",
+    as_json: Annotated[bool, typer.Option("--json", help="Print every job as JSON.")] = False,
+) -> None:
+    """Say what a run would do, why, and the hours, memory and disk it needs. Nothing is run."""
+    from anatomy.commands.cost import cost_json, print_cost, study_cost
+
+    with _mistakes_told():
+        costs = study_cost(study, profile)
+        if as_json:
+            typer.echo(cost_json(study, costs))
+        else:
+            print_cost(study, costs, _console())
 
 
 @app.command()

@@ -10,6 +10,7 @@ from anatomy.provenance.digest import sha256_file
 from anatomy.spec.errors import SpecError
 from anatomy.spec.layout import check_layout, claim_layout
 from anatomy.spec.read import load_study
+from anatomy.spec.resources import job_resources
 from anatomy.spec.subtree import subtree
 
 try:
@@ -65,6 +66,11 @@ def stage_params(stage, *paths):
         "lock": LOCK,
         "wildcards": wildcards_json,
     }
+
+
+def stage_resources(**asked):
+    """What a job asks a cluster for, by the study's compute class."""
+    return job_resources(STUDY.compute.compute_class, **asked)
 
 
 def toy_models(kind):

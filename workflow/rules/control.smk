@@ -18,8 +18,7 @@ rule tune_pcp:
         TORCH_ENV
     threads: STUDY.compute.threads
     resources:
-        mem_mb=3000,
-        runtime=240,
+        **stage_resources(mem_mb=3000, runtime=240, gpu=True),
     params:
         **stage_params("tune_pcp", *MEASURING, "toy.pcp"),
     message:
@@ -47,8 +46,7 @@ rule edit_pcp:
         TORCH_ENV
     threads: STUDY.compute.threads
     resources:
-        mem_mb=2000,
-        runtime=60,
+        **stage_resources(mem_mb=2000, runtime=60, gpu=True),
     params:
         **stage_params("edit_pcp", *MEASURING, "toy.pcp"),
     message:

@@ -14,8 +14,7 @@ rule make_toy_data:
         TORCH_ENV
     threads: STUDY.compute.threads
     resources:
-        mem_mb=2000,
-        runtime=10,
+        **stage_resources(mem_mb=2000, runtime=10),
     params:
         **stage_params(
             "make_toy_data",

@@ -19,8 +19,7 @@ rule measure_behaviour:
         TORCH_ENV
     threads: STUDY.compute.threads
     resources:
-        mem_mb=2000,
-        runtime=20,
+        **stage_resources(mem_mb=2000, runtime=20, gpu=True),
     params:
         **stage_params(
             "measure_behaviour",

@@ -69,8 +69,7 @@ for NAME, (INPUTS, OUTPUTS) in NOTEBOOKS.items():
             "../../envs/notebook.yaml"
         threads: 1
         resources:
-            mem_mb=2000,
-            runtime=20,
+            **stage_resources(mem_mb=2000, runtime=20),
         params:
             **notebook_params(NAME),
         message:

@@ -18,8 +18,7 @@ rule judge_claims:
         "../../envs/notebook.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **stage_resources(mem_mb=1000, runtime=10),
     params:
         **stage_params("judge_claims", "confidence", "toy.evaluation.emergence"),
     message:
@@ -53,8 +52,7 @@ rule write_report:
         "../../envs/notebook.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **stage_resources(mem_mb=1000, runtime=10),
     params:
         **stage_params("write_report", "study", "seeds", "confidence", "compute", "toy"),
     message:
@@ -80,8 +78,7 @@ rule write_manifest:
         "../../envs/notebook.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **stage_resources(mem_mb=1000, runtime=10),
     params:
         study=STUDY.study,
         lock=LOCK,

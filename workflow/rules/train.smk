@@ -24,8 +24,7 @@ rule train_clean:
         TORCH_ENV
     threads: STUDY.compute.threads
     resources:
-        mem_mb=3000,
-        runtime=240,
+        **stage_resources(mem_mb=3000, runtime=240, gpu=True),
     params:
         **stage_params("train_clean", *TRAINING),
     message:
@@ -51,8 +50,7 @@ rule plant_backdoor:
         TORCH_ENV
     threads: STUDY.compute.threads
     resources:
-        mem_mb=3000,
-        runtime=240,
+        **stage_resources(mem_mb=3000, runtime=240, gpu=True),
     params:
         **stage_params("plant_backdoor", *TRAINING),
     message:
@@ -80,8 +78,7 @@ rule plant_variants:
         TORCH_ENV
     threads: STUDY.compute.threads
     resources:
-        mem_mb=3000,
-        runtime=480,
+        **stage_resources(mem_mb=3000, runtime=480, gpu=True),
     params:
         **stage_params("plant_variants", *TRAINING, "toy.frozen", "toy.amounts"),
     message:

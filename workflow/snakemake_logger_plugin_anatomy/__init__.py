@@ -19,6 +19,7 @@ from pathlib import Path
 from snakemake_interface_logger_plugins.base import LogHandlerBase
 from snakemake_interface_logger_plugins.settings import LogHandlerSettingsBase
 
+from snakemake_logger_plugin_anatomy.dryrun import write_plan
 from snakemake_logger_plugin_anatomy.estimate import Timings
 from snakemake_logger_plugin_anatomy.lines import Line
 from snakemake_logger_plugin_anatomy.narrator import Narrator
@@ -30,13 +31,21 @@ TICK = 0.5  # seconds between two looks at the logs of the running jobs
 
 @dataclass
 class LogHandlerSettings(LogHandlerSettingsBase):
-    """Command-line settings: the field ``timings`` is ``--logger-anatomy-timings``."""
+    """Command-line settings: the field ``timings`` is ``--logger-anatomy-timings``, and so on."""
 
     timings: Path | None = field(
         default=None,
         metadata={
             "help": "JSON file of rule name to typical seconds, for the estimate of the time left. "
             f"Default: {DEFAULT_TIMINGS}, if it exists.",
+            "type": Path,
+            "metavar": "PATH",
+        },
+    )
+    plan: Path | None = field(
+        default=None,
+        metadata={
+            "help": "In a dry run: write the jobs that would run, with why and what they ask for, to this JSON file.",
             "type": Path,
             "metavar": "PATH",
         },
@@ -84,6 +93,9 @@ class LogHandler(LogHandlerBase):
             if not self._over.is_set():
                 self._over.set()
                 self._narrator.close(time.time())
+                plan = self.settings.plan if isinstance(self.settings, LogHandlerSettings) else None
+                if plan and self.common_settings.dryrun:
+                    write_plan(plan, self._narrator.planned)
         except Exception as fault:
             self._stumble(fault)
         finally:

@@ -1,7 +1,9 @@
 """What a dry run (``-n``) answers: which jobs would run, and why."""
 
+import json
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from snakemake_logger_plugin_anatomy.lines import UP_TO_DATE, Line, plural
 
@@ -32,6 +34,20 @@ class PlannedJob:
     rule: str
     message: str
     reason: str  # as Snakemake words it
+    wildcards: dict[str, str] = field(default_factory=dict)
+    threads: int = 1
+    resources: dict[str, int | str] = field(default_factory=dict)  # mem_mb, runtime (minutes), gpu ...
+    outputs: list[str] = field(default_factory=list)
+
+
+def write_plan(path: Path, jobs: list[PlannedJob]) -> None:
+    """The jobs as JSON, for a program that reckons with them."""
+    path.write_text(json.dumps([asdict(job) for job in jobs]), encoding="utf-8")
+
+
+def read_plan(path: Path) -> list[PlannedJob]:
+    """What `write_plan` wrote."""
+    return [PlannedJob(**job) for job in json.loads(path.read_text(encoding="utf-8"))]
 
 
 def short_reason(reason: str) -> str:

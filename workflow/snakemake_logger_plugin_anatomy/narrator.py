@@ -25,7 +25,10 @@ ROUTINE = (
     "Assuming unrestricted shared filesystem",
     "Multiple includes of",
     "Updating checkpoint dependencies",
+    "MinJobAge",
 )
+# The Slurm plugin says this for every job where no account is named; then the cluster's default holds.
+NO_ACCOUNT = ("No SLURM account given", "No account was given", "Unable to guess SLURM account")
 # Our own summary says it better.
 SAID_AT_THE_END = ("Exiting because a job execution failed", "At least one job did not complete")
 OUTPUT_MISSING = re.compile(r"^Job (\d+)\s+completed successfully, but", re.MULTILINE)
@@ -105,7 +108,7 @@ class Narrator:
         job = job_of(record)
         if self.dryrun:
             if job.does_work:
-                self.planned.append(PlannedJob(job.rule, job.message, getattr(record, "reason", "") or ""))
+                self.planned.append(planned_job(job, record))
             else:
                 self.progress.start(job, record.created)
         elif self.progress.start(job, record.created):
@@ -162,7 +165,7 @@ class Narrator:
         elif text.startswith(NOTHING):
             self.screen.say([Line(UP_TO_DATE, "good")])
         elif record.levelno >= logging.WARNING:
-            if not any(known in text for known in SAID_AT_THE_END):
+            if not text.startswith(NO_ACCOUNT) and not any(known in text for known in SAID_AT_THE_END):
                 self.screen.say([Line(text, "bad" if record.levelno >= logging.ERROR else "warning")])
         elif self._worth_saying(text):
             self.stopping |= text.startswith(STOPPING)
@@ -174,6 +177,26 @@ class Narrator:
         if self.quiet or not text:
             return False
         return text.startswith(WORTH_SAYING) if self.running else not text.startswith(ROUTINE)
+
+
+def planned_job(job: Job, record: logging.LogRecord) -> PlannedJob:
+    """The job a JOB_INFO record of a dry run is about, with what it asks for."""
+    facts = vars(record)
+    resources = {
+        name: value
+        for name, value in dict(facts.get("resources") or {}).items()
+        # Names with an underscore are Snakemake's own; what is not known before the job runs is no number.
+        if not name.startswith("_") and type(value) in (int, str)
+    }
+    return PlannedJob(
+        job.rule,
+        job.message,
+        facts.get("reason") or "",
+        wildcards=dict(facts.get("wildcards") or {}),
+        threads=facts.get("threads") or 1,
+        resources=resources,
+        outputs=[str(path) for path in facts.get("output") or []],
+    )
 
 
 def job_of(record: logging.LogRecord) -> Job:

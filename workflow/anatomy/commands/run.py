@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from anatomy.commands.check import check_study
+from anatomy.commands.cluster import executor_of, job_prefix, profile_path, require_slurm, stop_jobs_left_behind
 from anatomy.commands.guard import drive, sole_run
 from anatomy.spec.errors import SpecError
 from anatomy.spec.layout import check_layout, claim_layout
 
-PROFILE = "profiles/default"
+PROFILE = "default"
 
 # Where nothing is to be downloaded, a missing file must be an error and not a request to a server. Whoever
 # runs a study that downloads sets these to 0.
@@ -28,34 +29,54 @@ ALWAYS = {
 }
 
 
-def run_study(study: str, targets: Sequence[str] = (), *, cores: str = "all", dry_run: bool = False) -> int:
+def run_study(
+    study: str,
+    targets: Sequence[str] = (),
+    *,
+    profile: str = PROFILE,
+    cores: str = "all",
+    dry_run: bool = False,
+) -> int:
     """Make the results of a study that are missing or out of date; Snakemake's exit code.
 
     Raises:
-        SpecError: the study cannot be run, or its results have another layout. Nothing was touched.
+        SpecError: the study cannot be run, or its results have another layout, or the profile cannot be used.
+            Nothing was touched.
         Busy: another run is in progress in this folder. Nothing was touched.
     """
+    folder = profile_path(profile)
+    executor = executor_of(folder)
     check_study(study)
     check_layout(study)
-    command = snakemake_command(study, targets, cores=usable_cores(cores), dry_run=dry_run)
+    command = snakemake_command(
+        study, targets, profile=folder, executor=executor, cores=usable_cores(cores, executor), dry_run=dry_run
+    )
     if dry_run:  # changes nothing, so it may be asked for while a run is in progress
         return drive(command, environment())
+    if executor == "slurm":
+        require_slurm()
     with sole_run() as lock:
+        if executor == "slurm" and (stopped := stop_jobs_left_behind(job_prefix())):
+            print(f"stopped Slurm jobs that an earlier run left in the queue: {', '.join(stopped)}", file=sys.stderr)
         claim_layout(study)
         return drive(command, environment(), lock)
 
 
-def snakemake_command(study: str, targets: Sequence[str], *, cores: int, dry_run: bool) -> list[str]:
+def snakemake_command(
+    study: str, targets: Sequence[str], *, profile: str, executor: str, cores: int | None, dry_run: bool
+) -> list[str]:
     """The command line: targets first, as several options take any number of words."""
     return [
         *(sys.executable, "-m", "snakemake", *targets),
-        *("--workflow-profile", PROFILE),
+        *("--workflow-profile", profile),
         # Quoted, as Snakemake reads the value as YAML: a study may be named 2026 or off.
         *("--config", f'study="{study}"'),
-        *("--cores", str(cores)),
+        *(["--cores", str(cores)] if cores else []),
         *("--logger", "anatomy"),
         # Our own lock does this: the kernel takes it back after kill -9, where Snakemake's stays.
         "--nolock",
+        # The name by which the next run finds jobs that this one could not stop.
+        *(["--slurm-jobname-prefix", job_prefix()] if executor == "slurm" else []),
         *(["--dry-run"] if dry_run else []),
     ]
 
@@ -66,13 +87,17 @@ def environment() -> dict[str, str]:
     return {**OFFLINE, **os.environ, **ALWAYS, "PATH": path}
 
 
-def usable_cores(cores: str) -> int:
+def usable_cores(cores: str, executor: str = "local") -> int | None:
     """A number of cores; `all` are those this process may use, in a batch job fewer than the machine has.
+
+    On a cluster `all` sets no limit (None): how many cores a login node has says nothing about its nodes.
 
     Raises:
         SpecError: neither a positive number nor `all`.
     """
     if cores == "all":
+        if executor != "local":
+            return None
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not cores.isascii() or not cores.isdigit() or int(cores) < 1:
         raise SpecError(f"--cores {cores}: expected a number of at least 1, or all")
