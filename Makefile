@@ -68,6 +68,10 @@ lint: $(INSTALLED) ## check style, formatting, types and the workflow
 cost: $(INSTALLED) ## say what a run would do, why, and what it needs, before it is submitted
 	@$(BIN)/anatomy cost $(STUDY) --profile $(PROFILE)
 
+.PHONY: chaos
+chaos: $(INSTALLED) ## kill, starve and disturb the smoke study, and print what it survived (an hour)
+	@$(BIN)/python tests/chaos/run.py
+
 .PHONY: bench
 bench: $(INSTALLED) ## measure speed and memory against the plain ways, as ratios
 	@$(BIN)/python -m anatomy.bench
