@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from anatomy.provenance.audit import audit
+from anatomy.provenance.audit_ledger import restored_mark
 from anatomy.provenance.digest import ArtifactError, atomic_path, write_json_atomic
 from anatomy.provenance.ledger import PHASES, ledger_path, render_ledger
 from anatomy.spec.read import load_study
@@ -60,7 +61,7 @@ def restore(study: str) -> list[str]:
     _dvc("pull", "--force", "--allow-missing", *PHASES, f"{archive_path(study)}.dvc")
     with tarfile.open(archive_path(study)) as tar:
         tar.extractall(METADATA.parent, filter="data")
-    mark = Path("results") / study / "logs" / "restored.json"
+    mark = restored_mark(study)
     mark.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(mark, {"study": study, "restored": datetime.now(UTC).isoformat(timespec="seconds")})
     return [f"restored results/{study} and Snakemake's metadata; the mark is {mark}"]

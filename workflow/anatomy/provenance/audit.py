@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from anatomy.provenance.audit_documents import document_paths, judge_documents
+from anatomy.provenance.audit_ledger import ledger_notes
 from anatomy.provenance.audit_report import AuditReport, Finding, Verdict, print_report, report_json
 from anatomy.provenance.code import HOME, PACKAGE, rule_code
 from anatomy.provenance.digest import ArtifactError, Seen, files_under, sha256_files, short
@@ -87,7 +88,7 @@ def audit(study: str, *, root: Path = Path(), expected: Expected | None = None) 
         seconds=time.perf_counter() - began,
         manifest_sha256=manifest.sha256,
         unchecked=_unchecked(expected, today, manifest),
-        notes=tuple(notes),
+        notes=(*notes, *ledger_notes(study, root)),
     )
 
 

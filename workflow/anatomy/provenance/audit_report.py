@@ -44,7 +44,7 @@ class AuditReport:
     seconds: float
     manifest_sha256: str
     unchecked: tuple[str, ...]  # what could not be compared, in words
-    notes: tuple[str, ...] = ()  # on the crate and the attestations, in words
+    notes: tuple[str, ...] = ()  # on the crate, the attestations and dvc.lock, in words
 
     @property
     def counts(self) -> dict[str, int]:

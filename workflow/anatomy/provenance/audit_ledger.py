@@ -1,0 +1,54 @@
+"""The audit's look at DVC: is this the study that dvc.lock holds, and was it computed here or fetched?
+
+dvc.lock is committed, and it names the manifest's digest; the manifest names everything else. So one comparison ties
+all results to a commit.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import yaml
+
+from anatomy.provenance.manifest import manifest_path
+
+LEDGER_LOCK = "dvc.lock"
+
+
+def ledger_notes(study: str, root: Path = Path()) -> list[str]:
+    """What dvc.lock and the mark of a restore say about the results of a study, in sentences."""
+    return [_held(study, root), *_restored(study, root)]
+
+
+def _held(study: str, root: Path) -> str:
+    wanted = manifest_path(study).as_posix()
+    try:
+        lock = yaml.safe_load((root / LEDGER_LOCK).read_text(encoding="utf-8"))
+        outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
+        digests = {out["path"]: out["md5"] for out in outs}
+    except FileNotFoundError:
+        return f"{LEDGER_LOCK}: not there (`anatomy archive {study}` writes it)"
+    except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError, KeyError):
+        return f"{LEDGER_LOCK}: cannot be read"
+    if wanted not in digests:
+        return f"{LEDGER_LOCK}: holds another study (`anatomy schema --ledger {study}` changes that)"
+    # MD5 is what DVC keeps; it finds a mistake, not a forger. The manifest's own SHA-256 is for that.
+    content = (root / wanted).read_bytes()
+    if digests[wanted] == hashlib.md5(content, usedforsecurity=False).hexdigest():
+        return f"{LEDGER_LOCK}: holds this manifest, and with it these results"
+    return f"{LEDGER_LOCK}: holds the manifest of another run (`anatomy archive {study}` brings it level)"
+
+
+def restored_mark(study: str, root: Path = Path()) -> Path:
+    """The file that says that the results of a study were fetched and not computed here."""
+    return root / "results" / study / "logs" / "restored.json"
+
+
+def _restored(study: str, root: Path) -> list[str]:
+    try:
+        when = json.loads(restored_mark(study, root).read_text(encoding="utf-8"))["restored"]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError):
+        when = "at a time that its mark does not tell"
+    return [f"restored from an archive ({when}); what was made again since has a later record"]
