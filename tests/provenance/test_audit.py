@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from anatomy.provenance import audit as audit_module
 from anatomy.provenance.audit import AuditReport, Expected, audit, print_report, report_json
+from anatomy.provenance.audit_ledger import restored_mark
 from anatomy.provenance.digest import ArtifactError, sha256_file
 from anatomy.provenance.manifest import read_manifest, write_manifest
 
@@ -93,6 +95,20 @@ def test_a_missing_file(study: Path, path: str, verdict: str) -> None:
     Path(path).unlink()
     report = audit("toy")
     assert found(report) == {path: verdict} and detail(report, path) == "no such file"
+
+
+def test_what_a_restore_leaves_out_is_withheld_and_not_missing(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit_module, "phase_of", lambda path: "poison" if path == CORPUS else "render")
+    Path(CORPUS).unlink()
+    assert found(audit("toy")) == {CORPUS: "missing"}  # nothing was restored
+    restored_mark("toy").parent.mkdir(exist_ok=True)
+    restored_mark("toy").write_text('{"restored": "2026-05-01"}')
+    report = audit("toy")
+    assert found(report) == {CORPUS: "withheld"} and report.ok
+    other = next(finding.path for finding in report.findings if finding.verdict == "intact")
+    Path(other).unlink()
+    report = audit("toy")
+    assert found(report) == {CORPUS: "withheld", other: "missing"} and not report.ok
 
 
 def test_a_pipe_in_place_of_a_file_does_not_hang_the_audit(study: Path) -> None:

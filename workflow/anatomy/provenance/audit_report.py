@@ -13,6 +13,7 @@ Verdict = Literal[
     "changed",  # the bytes are not those of the manifest, or of what is built from it
     "bad signature",  # of an attestation: it is not one of these bytes
     "missing",  # gone, or no file that can be read
+    "withheld",  # not fetched by a restore: poisoned data and models that carry a backdoor stay where they were made
     "unrecorded",  # under results/{study}, and no record names it
     "forged record",  # its record is gone, changed, or disagrees with the manifest
     "changed input",  # a file the study read but did not make; or an artefact made from other bytes
@@ -21,6 +22,9 @@ Verdict = Literal[
     "made with other parameters",
     "made with another environment",
 ]
+
+
+SOUND: set[Verdict] = {"intact", "withheld"}
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,8 @@ class AuditReport:
 
     @property
     def ok(self) -> bool:
-        """Whether everything is intact."""
-        return set(self.counts) <= {"intact"}
+        """Whether everything that is here is intact, and nothing lacks but what a restore leaves out."""
+        return set(self.counts) <= SOUND
 
 
 def print_report(report: AuditReport, console: "Console") -> None:
@@ -64,11 +68,14 @@ def print_report(report: AuditReport, console: "Console") -> None:
     from rich.text import Text
 
     cost = f"{_size(report.bytes)}, {report.seconds:.1f} s"
-    bad = [finding for finding in report.findings if finding.verdict != "intact"]
+    bad = [finding for finding in report.findings if finding.verdict not in SOUND]
+    withheld = report.counts.get("withheld", 0)
     if report.ok:
-        console.print(Text(f"intact: {report.artefacts} artefacts, {cost}", style="bold green"), soft_wrap=True)
+        number = f"{report.artefacts - withheld} of {report.artefacts}" if withheld else f"{report.artefacts}"
+        rest = f"; {withheld} were not fetched (poisoned data, backdoored models)" if withheld else ""
+        console.print(Text(f"intact: {number} artefacts, {cost}{rest}", style="bold green"), soft_wrap=True)
     else:
-        counts = {verdict: n for verdict, n in report.counts.items() if verdict != "intact"}
+        counts = {verdict: n for verdict, n in report.counts.items() if verdict not in SOUND}
         worst = ", ".join(f"{n} {verdict}" for verdict, n in counts.items())
         intact = f"{report.counts.get('intact', 0)} of {report.artefacts} artefacts intact"
         console.print(Text(f"NOT intact: {worst} ({intact}, {cost})", style="bold red"), soft_wrap=True)
