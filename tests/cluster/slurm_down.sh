@@ -3,7 +3,7 @@
 # takes its links out of /etc/slurm. KEEP=1 keeps the folder with logs and accounts; without, it is deleted.
 set -u
 
-HOME_DIR=${SLURM_TEST_HOME:-/tmp/anatomy-slurm}
+HOME_DIR=${SLURM_TEST_HOME:-$(dirname "$(mktemp -u)")/anatomy-slurm}
 
 # Jobs first: they are no children of slurmd, and would go on without it.
 if [ "$(readlink /etc/slurm/slurm.conf)" = "$HOME_DIR/etc/slurm.conf" ] && timeout 10 scancel --user root 2> /dev/null; then

@@ -9,7 +9,7 @@
 set -euo pipefail
 umask 022
 
-HOME_DIR=${SLURM_TEST_HOME:-/tmp/anatomy-slurm}
+HOME_DIR=${SLURM_TEST_HOME:-$(dirname "$(mktemp -u)")/anatomy-slurm}
 ETC=/etc/slurm
 CONFIGS="slurm.conf gres.conf cgroup.conf"
 NODE=$(hostname -s)
