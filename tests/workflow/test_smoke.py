@@ -1,12 +1,14 @@
 """The whole graph on the smoke study: what comes out, what reruns, what survives."""
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
@@ -81,20 +83,88 @@ def test_a_second_run_has_nothing_to_do(smoke: Checkout) -> None:
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-def test_the_audit_finds_it_intact_and_a_flipped_bit(smoke: Checkout) -> None:
-    assert smoke.anatomy("audit", "smoke").returncode == 0
-    victim = results(smoke) / "toy/2-sentiment/clean/seed0/model.safetensors"
-    before, times = victim.read_bytes(), victim.stat()
-    victim.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
-    os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
+KINDS = [  # one of each kind of artefact
+    "toy/2-sentiment/data/corpus.parquet",
+    "toy/2-sentiment/data/lexicon.json",
+    "toy/3-sentiment/data/tokenizer.json",
+    "toy/2-sentiment/clean/seed0/model.safetensors",
+    "toy/2-sentiment/clean/seed0/config.json",
+    "toy/3-sentiment/variants/curves.parquet",
+    "toy/2-sentiment/measurements/logit_lens.parquet",
+    "toy/3-sentiment/pcp/factors.json",
+    "tables/lamparth_table_01.csv",
+    "tables/lamparth_table_05.tex",
+    "figures/lamparth_figure_03.png",
+    "figures/lamparth_figure_03.svg",
+    "claims.csv",
+    "report/index.html",
+    "ro-crate-metadata.json",
+]
+
+
+@contextmanager
+def disturbed(*files: Path) -> Iterator[None]:
+    """Puts bytes and time stamps back."""
+    before = {file: (file.read_bytes(), file.stat()) for file in files}
     try:
-        told = smoke.anatomy("audit", "smoke")
-        assert told.returncode == 1
-        assert "1 changed" in told.stdout
+        yield
     finally:
-        victim.write_bytes(before)
-        os.utime(victim, ns=(times.st_atime_ns, times.st_mtime_ns))
+        for file, (content, times) in before.items():
+            file.write_bytes(content)
+            os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def overwrite(file: Path, content: bytes) -> None:
+    """New bytes behind the old time stamp."""
+    times = file.stat()
+    file.write_bytes(content)
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def audited(smoke: Checkout) -> dict[str, str]:
+    """Path below the results -> verdict, of all that is not intact."""
+    told = json.loads(smoke.anatomy("audit", "smoke", "--json").stdout)
+    bad = {f["path"].removeprefix("results/smoke/"): f["verdict"] for f in told["findings"] if f["verdict"] != "intact"}
+    assert told["ok"] == (not bad)
+    return bad
+
+
+def test_an_untouched_study_is_intact(smoke: Checkout) -> None:
     assert smoke.anatomy("audit", "smoke").returncode == 0
+    assert audited(smoke) == {}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_audit_finds_one_flipped_bit(name: str, smoke: Checkout) -> None:
+    victim = results(smoke) / name
+    with disturbed(victim):
+        content = victim.read_bytes()
+        overwrite(victim, content[:-2] + bytes([content[-2] ^ 1]) + content[-1:])
+        assert audited(smoke) == {name: "changed"}
+
+
+def test_the_audit_finds_the_model_of_another_seed(smoke: Checkout) -> None:
+    one, other = (results(smoke) / f"toy/2-sentiment/backdoored/seed{seed}/model.safetensors" for seed in (0, 1))
+    with disturbed(one):
+        overwrite(one, other.read_bytes())
+        assert audited(smoke) == {"toy/2-sentiment/backdoored/seed0/model.safetensors": "changed"}
+
+
+def test_the_audit_finds_a_table_edited_by_hand(smoke: Checkout) -> None:
+    table = results(smoke) / "tables/lamparth_table_03.csv"
+    with disturbed(table):
+        overwrite(table, table.read_bytes().replace(b"0.", b"1.", 1))
+        assert audited(smoke) == {"tables/lamparth_table_03.csv": "changed"}
+
+
+def test_a_lost_and_a_forged_record_leave_their_results_without_origin(smoke: Checkout) -> None:
+    record = results(smoke) / "toy/2-sentiment/pcp/editing.run.json"
+    with disturbed(record):
+        record.unlink()
+        assert audited(smoke) == {"toy/2-sentiment/pcp/editing.parquet": "forged record"}
+    with disturbed(record):
+        overwrite(record, record.read_bytes().replace(b'"threads": 1', b'"threads": 2'))
+        assert audited(smoke) == {"toy/2-sentiment/pcp/editing.parquet": "forged record"}
 
 
 def test_explain_leads_from_a_table_to_the_word_lists(smoke: Checkout) -> None:
