@@ -26,13 +26,13 @@ class Linear:
     dbias: Float[Tensor, "member output"] | None
 
     def forward(self, x: Float[Tensor, "member token input"]) -> Float[Tensor, "member token output"]:
-        """X W + b."""
+        """Return x W + b."""
         return torch.baddbmm(self.bias, x, self.weight)
 
     def backward(
         self, dy: Float[Tensor, "member token output"], x: Float[Tensor, "member token input"]
     ) -> Float[Tensor, "member token input"]:
-        """DW = xᵀ dy, db = Σ dy; returns dx = dy Wᵀ."""
+        """Write dW = xᵀ dy and db = Σ dy; return dx = dy Wᵀ."""
         if self.dweight is not None:
             torch.bmm(x.transpose(1, 2), dy, out=self.dweight)
         if self.dbias is not None:
@@ -67,7 +67,7 @@ class LayerNorm:
         return torch.addcmul(self.bias, normed, self.weight), Normed(x, normed, mean, rstd)
 
     def backward(self, dy: Float[Tensor, "member token width"], seen: Normed) -> Float[Tensor, "member token width"]:
-        """Dw = Σ dy x̂, db = Σ dy; returns dx."""
+        """Write dw = Σ dy x̂ and db = Σ dy; return dx."""
         if self.dweight is not None:
             torch.sum(dy * seen.normed, 1, out=self.dweight)
         if self.dbias is not None:
@@ -180,7 +180,7 @@ def cross_entropy_head(
 
 
 def product(a: Float[Tensor, "row inner"], b: Float[Tensor, "inner column"]) -> Float[Tensor, "row column"]:
-    """A b, by oneDNN where torch has it: twice as fast as torch.mm on CPUs that MKL does not favour (AMD's)."""
+    """Return a b, by oneDNN where torch has it: twice as fast as torch.mm on CPUs that MKL does not favour (AMD's)."""
     if _HAS_ONEDNN and a.dtype == torch.float32 and a.device.type == "cpu":
         return torch.ops.mkldnn._linear_pointwise(a, b.T, None, "none", [], "")
     return a @ b
