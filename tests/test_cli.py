@@ -316,6 +316,13 @@ def test_jobs_find_this_python_first_and_are_offline_unless_told_otherwise(monke
     assert (env["HF_HUB_OFFLINE"], env["HF_DATASETS_OFFLINE"], env["PYTHONHASHSEED"]) == ("0", "1", "0")
 
 
+def test_no_variable_of_the_shell_changes_the_kernels_of_a_job(monkeypatch):
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "64")
+    env = environment()
+    assert "OPENBLAS_CORETYPE" not in env and env["OPENBLAS_NUM_THREADS"] == "1"
+
+
 def test_all_cores_are_a_number():
     assert usable_cores("all") >= 1
     assert usable_cores("3") == 3

@@ -1,8 +1,10 @@
 """A run record says what went in and came out, and a broken one is not read."""
 
 import json
+import os
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,6 +100,17 @@ def test_environment_names_every_package_without_importing_it() -> None:
     found = environment()
     assert set(found["packages"]) == set(DISTRIBUTIONS)
     assert found["packages"]["numpy"] and found["python"].startswith("3.")
+
+
+def test_environment_names_the_kernels_of_libraries_that_are_loaded() -> None:
+    script = "import {}; from anatomy.provenance.record import kernels; print(*kernels(), sep=', ')"
+
+    def told(libraries: str, **env: str) -> str:
+        command = [sys.executable, "-c", script.format(libraries)]
+        return subprocess.run(command, env={**os.environ, **env}, capture_output=True, text=True, check=True).stdout
+
+    assert told("json").strip() == ""
+    assert "torch DEFAULT" in told("torch", ATEN_CPU_CAPABILITY="default")
 
 
 def test_git_state_sees_commit_and_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,10 +27,11 @@ from anatomy.interventions.hooks import next_token_logits
 from anatomy.metrics.topk import topk_share
 from anatomy.models.toy import fresh_state, model_from_state, stacked_shape, toy_config
 from anatomy.provenance.digest import ArtifactError
-from anatomy.provenance.record import read_record
+from anatomy.provenance.record import kernels, read_record
 from anatomy.sites import Site
 from anatomy.spec.read import load_study
 from anatomy.training.ensemble import Ensemble
+from anatomy.training.layers import product
 from anatomy.training.optimizer import adamw_step, clip_gradients, linear_rate
 
 VOCABULARY, LENGTH = 2100, 15
@@ -41,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--study", default="embedded")
     parser.add_argument("--steps", type=int, default=150, help="training steps per repetition")
-    parser.add_argument("--repetitions", type=int, default=3)
+    parser.add_argument("--repetitions", type=int, default=5)
     arguments = parser.parse_args()
     console = Console()
     if "MALLOC_TRIM_THRESHOLD_" not in os.environ:  # read when a process starts; the studies run with it
@@ -49,23 +50,21 @@ def main() -> None:
     study = load_study(arguments.study)
     threads = torch.get_num_threads()
     table = Table("what", "slow way", "ours", "ratio", "remark", title=f"{study.study} study, {threads} threads")
-    for used in sorted({1, threads}, reverse=True):
-        torch.set_num_threads(used)
-        # The published recipe as the study that uses it runs it, and at the number of seeds of this study.
-        for seeds in sorted({len(load_study("paper").seeds), len(study.seeds)}, reverse=True):
-            table.add_row(*training_row(study, seeds, arguments.steps, arguments.repetitions, used))
     table.add_row(*side_by_side_row(study, len(study.seeds), arguments.steps, threads))
+    # One to one: as many threads for Trainer as a job of the study has.
+    torch.set_num_threads(study.compute.threads)
+    table.add_row(*training_row(study, arguments.steps, arguments.repetitions))
     torch.set_num_threads(1)
     table.add_row(*tuning_row(study, arguments.repetitions))
-    table.add_row(*matmul_row())
+    table.add_row(*product_row())
     console.print(table)
     for line in study_lines(study.study):
         console.print(line)
 
 
-def training_row(study, members: int, steps: int, repetitions: int, threads: int) -> tuple[str, ...]:
-    """Stacked training of so many seeds against transformers.Trainer with dynamic padding, per seed and step."""
-    recipe = study.toy.recipes["published"]
+def training_row(study, steps: int, repetitions: int) -> tuple[str, ...]:
+    """Stacked training of the study's seeds against transformers.Trainer with dynamic padding, per seed and step."""
+    recipe, members = study.toy.recipes["published"], len(study.seeds)
     config = toy_config(study.toy.model, VOCABULARY)
     rows = torch.randint(1, VOCABULARY, (members, steps * recipe.batch, LENGTH))
     theirs, ours = [], []
@@ -77,7 +76,7 @@ def training_row(study, members: int, steps: int, repetitions: int, threads: int
     width, layers = config.n_embd, config.n_layer
     flops = 6 * (12 * layers * width**2 + width * VOCABULARY) * recipe.batch * (LENGTH - 1)
     return (
-        f"toy training, {members} seeds, batch {recipe.batch}, {threads} thread(s)",
+        f"toy training, {members} seeds, batch {recipe.batch}, {torch.get_num_threads()} thread(s)",
         f"{slow:.2f} ms per seed and step (Trainer)",
         f"{fast:.2f} ms",
         f"{slow / fast:.1f}x",
@@ -183,16 +182,17 @@ def tuning_row(study, repetitions: int) -> tuple[str, ...]:
     )
 
 
-def matmul_row() -> tuple[str, ...]:
+def product_row() -> tuple[str, ...]:
     """The machine's matrix-product rate at the size of the toy model's largest product, one thread."""
-    a, b = torch.randn(112, 64), torch.randn(64, VOCABULARY)
-    seconds = min(_time(lambda: lambda: torch.mm(a, b)) for _ in range(200))
+    a, b, out = torch.randn(112, 64), torch.randn(64, VOCABULARY), torch.empty(112, VOCABULARY)
+    theirs = min(_time(lambda: lambda: torch.mm(a, b, out=out)) for _ in range(200))
+    ours = min(_time(lambda: lambda: product(a, b, out=out)) for _ in range(200))
     return (
-        "matrix product 112 x 64 x 2100",
-        "",
-        f"{seconds * 1e6:.0f} us",
-        "",
-        f"{2 * 112 * 64 * 2100 / seconds / 1e9:.0f} GFLOP/s",
+        f"matrix product 112 x 64 x {VOCABULARY}",
+        f"{theirs * 1e6:.0f} us (torch)",
+        f"{ours * 1e6:.0f} us",
+        f"{theirs / ours:.1f}x",
+        f"{2 * a.shape[0] * a.shape[1] * VOCABULARY / ours / 1e9:.0f} GFLOP/s, kernels: {', '.join(kernels())}",
     )
 
 

@@ -26,7 +26,11 @@ ALWAYS = {
     # by page: up to a third of its time.
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 30),
+    # Jobs run side by side; and NumPy's threads and torch's in one job wait for each other in turns.
+    "OPENBLAS_NUM_THREADS": "1",
 }
+# Never: by these a shell makes a library round differently on the same machine. Run records name the kernels used.
+NEVER = {"OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "MKL_ENABLE_INSTRUCTIONS", "ATEN_CPU_CAPABILITY"}
 
 
 def run_study(
@@ -84,7 +88,8 @@ def snakemake_command(
 def environment() -> dict[str, str]:
     """The environment of Snakemake and its jobs; rules call `python`, which must be this one."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return {**OFFLINE, **os.environ, **ALWAYS, "PATH": path}
+    given = {name: value for name, value in os.environ.items() if name not in NEVER}
+    return {**OFFLINE, **given, **ALWAYS, "PATH": path}
 
 
 def usable_cores(cores: str, executor: str = "local") -> int | None:

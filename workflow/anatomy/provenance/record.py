@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -15,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
+
+from threadpoolctl import threadpool_info
 
 from anatomy.provenance.digest import ArtifactError, files_under, sha256_file, write_json_atomic
 
@@ -54,14 +57,24 @@ def describe(paths: Iterable[str | Path]) -> list[dict[str, Any]]:
 
 
 def environment() -> dict[str, Any]:
-    """Python, platform and the installed versions of the main packages (None: not installed)."""
+    """Python, platform, kernels, and the installed versions of the main packages (None: not installed)."""
     return {
         "python": platform.python_version(),
         "implementation": platform.python_implementation(),
         "platform": platform.platform(),
         "machine": platform.machine(),
+        "kernels": kernels(),
         "packages": {name: _version(name) for name in DISTRIBUTIONS},
     }
+
+
+def kernels() -> list[str]:
+    """The kernels this process multiplies matrices with, as NumPy's BLAS and torch name them; they decide rounding."""
+    found = {
+        f"{lib['internal_api']} {lib.get('architecture', '')}" for lib in threadpool_info() if "blas" in lib["user_api"]
+    }
+    torch = sys.modules.get("torch")  # not to be loaded for its name
+    return sorted(found | ({f"torch {torch.backends.cpu.get_cpu_capability()}"} if torch else set()))
 
 
 def git_state() -> dict[str, Any]:
