@@ -3,6 +3,8 @@
 STUDY ?= embedded
 CORES ?= all
 PROFILE ?= default
+# A folder of finished long jobs that several checkouts share (docs/provenance.md); none unless named.
+CACHE ?=
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
@@ -40,12 +42,12 @@ PIP = $(BIN)/python -m pip
 
 .PHONY: help
 help: ## list these commands
-	@echo "usage: make COMMAND [STUDY=smoke|embedded|paper] [CORES=n] [PROFILE=default|slurm]"
+	@echo "usage: make COMMAND [STUDY=smoke|embedded|paper] [CORES=n] [PROFILE=default|slurm] [CACHE=folder]"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: reproduce
 reproduce: $(INSTALLED) ## run a study, print published beside measured, and where the report is
-	@$(BIN)/anatomy run $(STUDY) --profile $(PROFILE) --cores $(CORES) --with-parent
+	@$(BIN)/anatomy run $(STUDY) --profile $(PROFILE) --cores $(CORES) $(if $(CACHE),--cache "$(CACHE)") --with-parent
 	@$(BIN)/anatomy summary $(STUDY)
 
 .PHONY: test

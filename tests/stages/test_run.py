@@ -34,14 +34,16 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]
     """Run a stage as a rule does, in a folder of its own; returns where its record belongs."""
     monkeypatch.chdir(tmp_path)
 
-    def start(main: Callable[..., None], *arguments: str, spec: dict[str, Any] = SPEC, **shared: str) -> Path:
+    def start(
+        main: Callable[..., None], *arguments: str, spec: dict[str, Any] = SPEC, cached: bool = False, **shared: str
+    ) -> Path:
         given = {
             "rule": "toy_rule", "study": "smoke", "spec": json.dumps(spec), "code": "c0de", "lock": "10cc",
             "wildcards": '{"subject": "2-sentiment"}', "record": "results/run.json",
         } | shared  # fmt: skip
         words = [word for name, value in given.items() for word in (f"--{name}", value)]
         monkeypatch.setattr(sys, "argv", ["stage", *words, *arguments])
-        run(main)
+        run(main, shared=cached)
         return tmp_path / given["record"]
 
     return start
@@ -244,3 +246,41 @@ def test_deleting_a_file_that_is_gone_is_no_error(tmp_path: Path) -> None:
     remove_quietly(path)
     remove_quietly(path)
     assert not path.exists()
+
+
+def test_a_shared_job_is_done_once_and_a_broken_copy_is_told_of_and_done_again(
+    call: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    calls: list[str] = []
+
+    def main(job: Job, *, corpus: In, curve: Out) -> None:
+        """Count the calls."""
+        calls.append(job.rule)
+        write(str(curve), "made")
+
+    monkeypatch.setenv("ANATOMY_CACHE", str(tmp_path / "cache"))
+    write("a", "a")
+    arguments = ("--corpus", "a", "--curve", "results/c")
+    first = read_record(call(main, *arguments, cached=True))
+    assert read_record(call(main, *arguments, cached=True))["job"] == first["job"] and len(calls) == 1
+    assert "taken from the cache" in capsys.readouterr().out
+    call(main, *arguments)  # not a shared stage: it does not look there
+    assert len(calls) == 2
+    (stored,) = (tmp_path / "cache").glob("*/*/0000")
+    stored.write_text("mare")
+    again = read_record(call(main, *arguments, cached=True))
+    assert "refused a cache entry" in capsys.readouterr().err and len(calls) == 3
+    assert read_record(call(main, *arguments, cached=True))["job"] == again["job"] and len(calls) == 3
+
+
+def test_a_cache_that_cannot_be_written_costs_the_job_nothing(
+    call: Callable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(job: Job, *, curve: Out) -> None:
+        """Write one file."""
+        write(str(curve), "made")
+
+    monkeypatch.setenv("ANATOMY_CACHE", str(tmp_path / "file"))
+    write(str(tmp_path / "file"), "no folder")
+    assert call(main, "--curve", "results/c", cached=True).exists()
+    assert "not put into the cache" in capsys.readouterr().err

@@ -73,9 +73,15 @@ def make_checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Chec
 
 
 @pytest.fixture(scope="session")
-def smoke(make_checkout: Callable[[], Checkout]) -> Checkout:
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder into which the smoke study puts its long jobs."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def smoke(make_checkout: Callable[[], Checkout], cache: Path) -> Checkout:
     """A checkout with the finished smoke study."""
     checkout = make_checkout()
-    done = checkout.anatomy("run", "smoke", "--cores", "2")
+    done = checkout.anatomy("run", "smoke", "--cores", "2", "--cache", str(cache))
     assert done.returncode == 0, done.stdout + done.stderr
     return checkout

@@ -61,6 +61,10 @@ def run(
         str, typer.Option(help="Where jobs run: default (this machine), slurm, or a folder with a profile.yaml.")
     ] = "default",
     cores: Annotated[str, typer.Option(help="Cores to use at once: a number, or all.")] = "all",
+    cache: Annotated[
+        Path | None,
+        typer.Option(help="Folder of finished long jobs, shared with other checkouts. Also: ANATOMY_CACHE."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would run, and why.")] = False,
     with_parent: Annotated[
         bool,
@@ -75,7 +79,7 @@ def run(
         die_with_parent()
     with _mistakes_told():
         try:
-            code = run_study(study, targets or [], profile=profile, cores=cores, dry_run=dry_run)
+            code = run_study(study, targets or [], profile=profile, cores=cores, cache=cache, dry_run=dry_run)
         except Busy as busy:
             typer.echo(f"error: {busy}", err=True)
             code = 3

@@ -8,6 +8,7 @@ from pathlib import Path
 from anatomy.commands.check import check_study
 from anatomy.commands.cluster import executor_of, job_prefix, profile_path, require_slurm, stop_jobs_left_behind
 from anatomy.commands.guard import drive, sole_run
+from anatomy.provenance.cache import VARIABLE
 from anatomy.spec.errors import SpecError
 from anatomy.spec.layout import check_layout, claim_layout
 
@@ -39,13 +40,16 @@ def run_study(
     *,
     profile: str = PROFILE,
     cores: str = "all",
+    cache: Path | None = None,
     dry_run: bool = False,
 ) -> int:
     """Make the results of a study that are missing or out of date; Snakemake's exit code.
 
+    `cache` is a folder from which finished long jobs are taken, and where they are put (`provenance.cache`).
+
     Raises:
-        SpecError: the study cannot be run, or its results have another layout, or the profile cannot be used.
-            Nothing was touched.
+        SpecError: the study cannot be run, or its results have another layout, or the profile or the cache cannot be
+            used. Nothing was touched.
         Busy: another run is in progress in this folder. Nothing was touched.
     """
     folder = profile_path(profile)
@@ -55,15 +59,18 @@ def run_study(
     command = snakemake_command(
         study, targets, profile=folder, executor=executor, cores=usable_cores(cores, executor), dry_run=dry_run
     )
+    variables = environment()
     if dry_run:  # changes nothing, so it may be asked for while a run is in progress
-        return drive(command, environment())
+        return drive(command, variables)
+    if cache or variables.get(VARIABLE):
+        variables[VARIABLE] = str(usable_cache(cache or Path(variables[VARIABLE])))
     if executor == "slurm":
         require_slurm()
     with sole_run() as lock:
         if executor == "slurm" and (stopped := stop_jobs_left_behind(job_prefix())):
             print(f"stopped Slurm jobs that an earlier run left in the queue: {', '.join(stopped)}", file=sys.stderr)
         claim_layout(study)
-        return drive(command, environment(), lock)
+        return drive(command, variables, lock)
 
 
 def snakemake_command(
@@ -90,6 +97,24 @@ def environment() -> dict[str, str]:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     given = {name: value for name, value in os.environ.items() if name not in NEVER}
     return {**OFFLINE, **given, **ALWAYS, "PATH": path}
+
+
+def usable_cache(folder: Path) -> Path:
+    """The cache's absolute path, after it was made where it is not there.
+
+    Raises:
+        SpecError: it lies in results/, which Snakemake and DVC own, or cannot be written to.
+    """
+    absolute = folder.expanduser().resolve()
+    if absolute.is_relative_to(Path("results").resolve()):
+        raise SpecError(f"the cache {folder} lies in results/; give it a folder of its own, best outside the project")
+    try:
+        absolute.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SpecError(f"the cache {folder} cannot be made: {error.strerror}") from error
+    if not os.access(absolute, os.W_OK | os.X_OK):
+        raise SpecError(f"the cache {folder} cannot be written to by this user")
+    return absolute
 
 
 def usable_cores(cores: str, executor: str = "local") -> int | None:

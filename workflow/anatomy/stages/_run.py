@@ -13,6 +13,7 @@ Files that several stages read together may stand in a dataclass, whose fields t
 import argparse
 import inspect
 import json
+import os
 import resource
 import sys
 import time
@@ -23,8 +24,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
+from anatomy.provenance.cache import VARIABLE, fetch, store
 from anatomy.provenance.digest import ArtifactError
-from anatomy.provenance.record import write_record
+from anatomy.provenance.record import describe, from_root, write_record
 from anatomy.spec.errors import SpecError
 from anatomy.spec.subtree import View, view
 
@@ -57,8 +59,11 @@ class Job:
         print(f"progress: {done}/{total} {text}", flush=True)
 
 
-def run(main: Callable[..., None]) -> None:
-    """Run a stage from the command line. A known error ends with one line `error: ...` and exit code 2."""
+def run(main: Callable[..., None], *, shared: bool = False) -> None:
+    """Run a stage from the command line. A known error ends with one line `error: ...` and exit code 2.
+
+    The results of a `shared` stage, a long one, are taken from the cache that the environment names, and put there.
+    """
     started, wall, cpu = datetime.now(UTC), time.perf_counter(), time.process_time()
     parameters = _parameters(main)
     groups: dict[str, Any] = {name: hint for name, hint in parameters.items() if inspect.isclass(hint)}
@@ -79,33 +84,55 @@ def run(main: Callable[..., None]) -> None:
             record=arguments.record,
         )
         files = {name: getattr(arguments, name) for name in hints}
-        given = {name: group(**{f.name: files[f.name] for f in fields(group)}) for name, group in groups.items()}
-        main(job, **given, **{name: value for name, value in files.items() if name in parameters})
         grouped: dict[str, dict[str, list[Path]]] = {"input": {}, "output": {}}
         for name, hint in hints.items():
             value = files[name]
             grouped[hint.__metadata__[0]][name] = value if isinstance(value, list) else [value]
+        known = {name: getattr(job, name) for name in ("rule", "study", "wildcards", "code", "threads", "device")}
+        known |= {"spec": spec, "lock": arguments.lock}
+        cache = Path(os.environ[VARIABLE]) if shared and os.environ.get(VARIABLE) else None
+        if cache and _served(cache, job.record, known, grouped):
+            return
+        given = {name: group(**{f.name: files[f.name] for f in fields(group)}) for name, group in groups.items()}
+        main(job, **given, **{name: value for name, value in files.items() if name in parameters})
         write_record(
-            arguments.record,
-            rule=job.rule,
-            study=job.study,
-            wildcards=job.wildcards,
-            spec=spec,
+            job.record,
+            **known,
             seeds=spec.get("seeds", []),
-            code=job.code,
-            lock=arguments.lock,
             inputs=grouped["input"],
             outputs=grouped["output"],
-            device=job.device,
-            threads=job.threads,
             started=started,
             wall_s=time.perf_counter() - wall,
             cpu_s=time.process_time() - cpu,
             peak_rss_mb=_peak_rss_mb(),
         )
+        if cache:
+            _shared(cache, job.record)
     except (ArtifactError, SpecError) as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(2)
+
+
+def _served(cache: Path, record: Path, known: dict[str, Any], files: dict[str, dict[str, list[Path]]]) -> bool:
+    """Whether the cache had the job; a broken entry is told of and counts as none."""
+    inputs = {name: describe(paths) for name, paths in files["input"].items()}
+    outputs = {name: [{"path": from_root(path)} for path in paths] for name, paths in files["output"].items()}
+    try:
+        found = fetch(cache, {**known, "inputs": inputs, "outputs": outputs}, record)
+    except ArtifactError as error:
+        print(f"warning: {error}; the job is run", file=sys.stderr, flush=True)
+        return False
+    if found:
+        print(f"taken from the cache {cache}: made by job {found['job']}, begun {found['started']}", flush=True)
+    return found is not None
+
+
+def _shared(cache: Path, record: Path) -> None:
+    """Put the job into the cache; that this fails costs others time, and the job nothing."""
+    try:
+        store(cache, record)
+    except (ArtifactError, OSError) as error:
+        print(f"warning: not put into the cache {cache}: {error}", file=sys.stderr, flush=True)
 
 
 def _parameters(of: Callable) -> dict[str, Any]:

@@ -78,4 +78,4 @@ def settings(site: str, rank: int, pcp) -> dict[str, list[float]]:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

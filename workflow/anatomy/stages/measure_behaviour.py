@@ -119,4 +119,4 @@ def perfect_learner(job: Job, words: dict, prompts, subject: str) -> list[Measur
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

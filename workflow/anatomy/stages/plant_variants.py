@@ -84,4 +84,4 @@ def _report(job: Job, text: str, done: int, total: int) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

@@ -180,4 +180,4 @@ def _present(inputs: tuple[str, ...], files: ToyFiles) -> list[str]:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, shared=True)

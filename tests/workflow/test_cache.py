@@ -1,0 +1,60 @@
+"""Long jobs of the smoke study are taken from a cache in a second checkout, and only there where nothing differs."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from anatomy.provenance.digest import sha256_file
+
+from .conftest import Checkout
+
+pytestmark = pytest.mark.workflow
+
+SHARED = {
+    *("train_clean", "plant_backdoor", "plant_variants", "measure_behaviour", "ablate_modules", "read_logit_lens"),
+    *("patch_modules", "tune_pcp", "edit_pcp"),
+}
+
+
+def records(checkout: Checkout) -> dict[str, dict]:
+    found = [json.loads(path.read_text()) for path in (checkout.path / "results/smoke/toy").rglob("*run.json")]
+    return {f"{record['rule']} {record['wildcards']['subject']}": record for record in found}
+
+
+def test_a_second_checkout_takes_long_jobs_from_the_cache_byte_for_byte(
+    smoke: Checkout, cache: Path, make_checkout: Callable[[], Checkout]
+) -> None:
+    second = make_checkout()
+    done = second.anatomy("run", "smoke", "train", "control", "localize", "--cores", "2", "--cache", str(cache))
+    assert done.returncode == 0, done.stdout + done.stderr
+    here, there = records(second), records(smoke)
+    assert here.keys() == there.keys()
+    taken = {record["rule"] for name, record in here.items() if record["job"] == there[name]["job"]}
+    assert taken == SHARED
+    for record in here.values():
+        for file in (file for files in record["outputs"].values() for file in files):
+            assert sha256_file(second.path / file["path"]) == file["sha256"]
+            assert sha256_file(smoke.path / file["path"]) == file["sha256"]
+    assert not second.stale() & SHARED
+
+
+@pytest.mark.parametrize("change", ["helper", "parameter", "lock"])
+def test_a_change_misses(smoke: Checkout, cache: Path, make_checkout: Callable[[], Checkout], change: str) -> None:
+    third = make_checkout()
+    match change:
+        case "helper":
+            path = third.path / "workflow/anatomy/training/optimizer.py"
+            path.write_text(path.read_text() + "\nEDITED = True\n")
+        case "parameter":
+            path = third.path / "config/smoke.yaml"
+            path.write_text(path.read_text().replace("rate: 3.0e-3", "rate: 2.0e-3"))
+        case "lock":
+            path = third.path / "requirements.lock"
+            path.write_text(path.read_text() + "# another\n")
+    target = "results/smoke/toy/2-sentiment/clean/run.json"
+    done = third.anatomy("run", "smoke", target, "--cores", "2", "--cache", str(cache))
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = json.loads((third.path / target).read_text())
+    assert made["job"] not in {record["job"] for record in records(smoke).values()}
