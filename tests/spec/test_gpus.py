@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -92,6 +93,16 @@ def test_one_process_takes_one_after_another_until_none_is_left(tmp_path):
             assert slot is not None
             os.close(slot)
     assert names == ["0", "1", "2"]
+
+
+def test_what_two_allocations_call_0_are_two_gpus(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    slots = []
+    for job in ({}, {"SLURM_JOB_ID": "7"}, {"SLURM_JOB_ID": "8"}):
+        slots.append(take_gpu({SHARED: "0", **job}))  # would wait for ever for one that is taken
+    for slot in slots:
+        os.close(slot)
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_where_no_gpus_are_shared_out_nothing_is_touched(tmp_path):

@@ -54,7 +54,7 @@ def run_study(
     executor = executor_of(folder)
     check_study(study)
     check_layout(study)
-    gpus = usable_gpus() if executor == "local" else []
+    gpus = usable_gpus() if executor == "local" and not dry_run else []
     command = snakemake_command(
         study,
         targets,

@@ -63,8 +63,10 @@ def take_gpu(
     names = [name for name in environ.get(SHARED, "").split(",") if name]
     if not names:
         return None
-    # Of the whole machine and not of a checkout: two studies must not meet on one GPU either.
-    folder = folder or Path(tempfile.gettempdir(), f"anatomy-gpus-{os.getuid()}")
+    # Of the whole machine and not of a checkout: two studies must not meet on one GPU either. In an allocation of a
+    # Slurm GPUs are often counted from 0 anew, and they are its own.
+    whose = "-".join(filter(None, (str(os.getuid()), environ.get("SLURM_JOB_ID"))))
+    folder = folder or Path(tempfile.gettempdir(), f"anatomy-gpus-{whose}")
     folder.mkdir(mode=0o700, exist_ok=True)
     said = False
     while True:
