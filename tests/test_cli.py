@@ -316,6 +316,24 @@ def test_jobs_find_this_python_first_and_are_offline_unless_told_otherwise(monke
     assert (env["HF_HUB_OFFLINE"], env["HF_DATASETS_OFFLINE"], env["PYTHONHASHSEED"]) == ("0", "1", "0")
 
 
+def test_gpus_of_this_machine_are_shared_out_by_a_local_run_and_no_other(repository, started, slurm, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    anatomy_says("run", "small")
+    anatomy_says("run", "small", "--profile", "slurm")
+    local, submitted = (" ".join(call) for call in started)
+    assert "--resources gpu=3" in local and "--resources" not in submitted
+    assert environment(["4", "5"])["ANATOMY_GPUS"] == "4,5"
+    monkeypatch.setenv("ANATOMY_GPUS", "7")  # of a run that this one was started by
+    assert environment()["ANATOMY_GPUS"] == ""
+
+
+def test_jobs_find_this_package_whichever_python_they_run(monkeypatch):
+    home = str(Path(anatomy.__file__).parents[1])
+    for given, wanted in {"": home, home: home, "/a:/b": f"{home}:/a:/b"}.items():
+        monkeypatch.setenv("PYTHONPATH", given)
+        assert environment()["PYTHONPATH"] == wanted
+
+
 def test_no_variable_of_the_shell_changes_the_kernels_of_a_job(monkeypatch):
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
     monkeypatch.setenv("OPENBLAS_NUM_THREADS", "64")

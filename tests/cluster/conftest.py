@@ -22,9 +22,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if HERE not in item.path.parents]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def slurm() -> Iterator[None]:
     """Slurm is up; stopped again at the end unless it was up before."""
+    install = subprocess.run([HERE / "slurm_install.sh"], capture_output=True, text=True, timeout=600, check=False)
+    assert install.returncode == 0, install.stderr
     was_up = Path("/etc/slurm/slurm.conf").is_symlink()
     up = subprocess.run([HERE / "slurm_up.sh"], capture_output=True, text=True, timeout=300, check=False)
     assert up.returncode == 0, up.stdout + up.stderr

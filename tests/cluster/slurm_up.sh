@@ -1,8 +1,6 @@
 #!/usr/bin/env bash
 # A Slurm of one node for the tests: accounting, two pretended GPUs, the loopback interface only. Needs root on a
-# Debian-like machine that has no Slurm of its own:
-#
-#   apt-get install --no-install-recommends slurm-wlm slurmctld slurmd slurm-client slurmdbd munge mariadb-server
+# Debian-like machine that has no Slurm of its own; slurm_install.sh installs the packages.
 #
 # Everything lies in one private folder (SLURM_TEST_HOME). What is running already is left running, so that the script
 # may be called again; slurm_down.sh stops what this started, and nothing else.
@@ -20,7 +18,7 @@ fail() { echo "error: $*" >&2; exit 2; }
 
 [ "$(id -u)" = 0 ] || fail "slurm_up.sh: needs root, as munge, slurmd and /etc/slurm do"
 for tool in munged mariadbd mariadb-install-db slurmdbd slurmctld slurmd sbatch sacct; do
-    command -v "$tool" > /dev/null || fail "slurm_up.sh: $tool is not installed; see the head of this script"
+    command -v "$tool" > /dev/null || fail "slurm_up.sh: $tool is not installed; see slurm_install.sh"
 done
 for name in $CONFIGS; do
     # A configuration that is not ours is a real cluster's.

@@ -141,7 +141,7 @@ def survived(cluster: Cluster) -> Cluster:
         wait_for(lambda: cluster.queue("plant_variants", "RUNNING").keys() - left)
         requeued = min(cluster.queue("plant_variants", "RUNNING").keys() - left)
         slurm_says("scontrol", "requeue", requeued)
-        assert again.wait(timeout=1800) == 0, cluster.said.read_text()
+        assert again.wait(timeout=900) == 0, cluster.said.read_text()
     finally:
         if again.poll() is None:
             os.killpg(again.pid, signal.SIGKILL)

@@ -8,8 +8,12 @@ from anatomy.spec.resources import CLASSES, job_resources
 
 
 def asked(compute_class: str, *, attempt: int = 1, gpu: bool = True, **environ: str) -> dict:
-    """The resources as Snakemake evaluates them at an attempt."""
-    resources = job_resources(compute_class, mem_mb=3000, runtime=60, gpu=gpu, environ=environ)
+    """The resources of a rule of 3000 MB and 60 minutes, as Snakemake evaluates them at an attempt."""
+    return evaluated(compute_class, 3000, 60, attempt=attempt, gpu=gpu, **environ)
+
+
+def evaluated(compute_class: str, mem_mb: int, runtime: int, *, attempt: int = 1, gpu: bool = True, **environ: str):
+    resources = job_resources(compute_class, mem_mb=mem_mb, runtime=runtime, gpu=gpu, environ=environ)
     return {name: value(None, attempt=attempt) if callable(value) else value for name, value in resources.items()}
 
 
@@ -22,6 +26,16 @@ def test_a_gpu_class_asks_for_one_where_the_rule_can_use_it(compute_class):
     assert asked(compute_class)["gpu"] == 1
     assert asked(compute_class)["mem_mb"] == CLASSES[compute_class].least_mem_mb
     assert asked(compute_class, gpu=False) == asked("cpu")
+
+
+@pytest.mark.parametrize("compute_class", CLASSES)
+def test_a_class_raises_memory_and_time_and_never_lowers_them(compute_class):
+    kind = CLASSES[compute_class]
+    for mem_mb, runtime in product([1, 3000, 64_000], [1, 60, 480]):
+        resources = evaluated(compute_class, mem_mb, runtime)
+        assert resources["mem_mb"] == max(mem_mb, kind.least_mem_mb)
+        assert resources["runtime"] == max(runtime, kind.least_runtime)
+        assert evaluated(compute_class, mem_mb, runtime, gpu=False) == evaluated("cpu", mem_mb, runtime)
 
 
 def test_gres_stands_nowhere_as_slurm_would_be_given_both():

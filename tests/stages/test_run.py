@@ -186,6 +186,22 @@ def test_a_missing_argument_is_told(missing: str, call: Callable, capsys: pytest
     assert f"the following arguments are required: {missing}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("device", "built", "takes"), [("auto", True, 1), ("auto", False, 0), ("cpu", True, 0)])
+def test_a_gpu_is_taken_only_by_a_job_that_may_use_one(
+    call: Callable, monkeypatch: pytest.MonkeyPatch, device: str, built: bool, takes: int
+) -> None:
+    taken: list[None] = []
+    monkeypatch.setattr("anatomy.stages._run.take_gpu", lambda: taken.append(None))
+    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+    def main(job: Job, *, curve: Out) -> None:
+        write(str(curve), "made")
+
+    call(main, "--curve", "results/c", spec=SPEC | {"compute": {"device": device}})
+    assert len(taken) == takes
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="asks for a device that is not there; run it where there is none")
 def test_asking_for_cuda_without_a_device_is_a_known_error(
     call: Callable, capsys: pytest.CaptureFixture[str], tmp_path: Path

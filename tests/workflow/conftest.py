@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache as once
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,11 @@ class Checkout:
     """A copy of the repository and how to call `anatomy` in it."""
 
     path: Path
+
+    @property
+    def cache(self) -> Path:
+        """A folder for its long jobs, beside it."""
+        return self.path.with_name(f"{self.path.name}-cache")
 
     def anatomy(self, *words: str, **more: str) -> subprocess.CompletedProcess[str]:
         """Run an `anatomy` command with the copy's own code."""
@@ -55,33 +61,33 @@ ALL_RULES = {
 }
 
 
+def copy_repository(to: Path) -> Checkout:
+    """The repository without its results."""
+    for name in COPIED:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, to / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
+        elif source.exists():
+            shutil.copy2(source, to / name)
+    return Checkout(to)
+
+
+@once
+def finished_smoke(folders: pytest.TempPathFactory) -> Checkout:
+    """One per session, whichever folder of tests asks: pytest makes a fixture anew where another one imports it."""
+    checkout = copy_repository(folders.mktemp("checkout"))
+    done = checkout.anatomy("run", "smoke", "--cores", "2", "--cache", str(checkout.cache))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return checkout
+
+
 @pytest.fixture(scope="session")
 def make_checkout(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Checkout]:
     """Copies of the repository without its results."""
-
-    def make() -> Checkout:
-        path = tmp_path_factory.mktemp("checkout")
-        for name in COPIED:
-            source = REPOSITORY / name
-            if source.is_dir():
-                shutil.copytree(source, path / name, ignore=shutil.ignore_patterns("__pycache__", "cache", "tmp"))
-            elif source.exists():
-                shutil.copy2(source, path / name)
-        return Checkout(path)
-
-    return make
+    return lambda: copy_repository(tmp_path_factory.mktemp("checkout"))
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder into which the smoke study puts its long jobs."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def smoke(make_checkout: Callable[[], Checkout], cache: Path) -> Checkout:
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Checkout:
     """A checkout with the finished smoke study."""
-    checkout = make_checkout()
-    done = checkout.anatomy("run", "smoke", "--cores", "2", "--cache", str(cache))
-    assert done.returncode == 0, done.stdout + done.stderr
-    return checkout
+    return finished_smoke(tmp_path_factory)

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -24,10 +23,10 @@ def records(checkout: Checkout) -> dict[str, dict]:
 
 
 def test_a_second_checkout_takes_long_jobs_from_the_cache_byte_for_byte(
-    smoke: Checkout, cache: Path, make_checkout: Callable[[], Checkout]
+    smoke: Checkout, make_checkout: Callable[[], Checkout]
 ) -> None:
     second = make_checkout()
-    done = second.anatomy("run", "smoke", "train", "control", "localize", "--cores", "2", "--cache", str(cache))
+    done = second.anatomy("run", "smoke", "train", "control", "localize", "--cores", "2", "--cache", str(smoke.cache))
     assert done.returncode == 0, done.stdout + done.stderr
     here, there = records(second), records(smoke)
     assert here.keys() == there.keys()
@@ -40,12 +39,12 @@ def test_a_second_checkout_takes_long_jobs_from_the_cache_byte_for_byte(
     assert not second.stale() & SHARED
 
 
-def test_an_edited_helper_misses(smoke: Checkout, cache: Path, make_checkout: Callable[[], Checkout]) -> None:
+def test_an_edited_helper_misses(smoke: Checkout, make_checkout: Callable[[], Checkout]) -> None:
     edited = make_checkout()
     helper = edited.path / "workflow/anatomy/training/optimizer.py"
     helper.write_text(helper.read_text() + "\nEDITED = True\n")
     target = "results/smoke/toy/2-sentiment/clean/run.json"
-    done = edited.anatomy("run", "smoke", target, "--cores", "2", "--cache", str(cache))
+    done = edited.anatomy("run", "smoke", target, "--cores", "2", "--cache", str(smoke.cache))
     assert done.returncode == 0, done.stdout + done.stderr
     made = json.loads((edited.path / target).read_text())
     assert made["job"] not in {record["job"] for record in records(smoke).values()}

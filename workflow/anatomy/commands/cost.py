@@ -116,12 +116,13 @@ def job_costs(jobs: Sequence["PlannedJob"], spec: Dumped, known: Sequence[Histor
 
 
 def totals(costs: Sequence[Cost]) -> dict[str, Any]:
-    """Sums over jobs; memory is that of the largest job, as jobs come one after another."""
+    """Sums over jobs; memory and time limit are those of the largest job, as jobs come one after another."""
     return {
         "jobs": len(costs),
         "cpu_hours": sum(cost.seconds * cost.threads for cost in costs) / 3600,
         "gpu_hours": sum(cost.seconds * cost.gpus for cost in costs) / 3600,
         "mem_mb": max((cost.mem_mb for cost in costs), default=0),
+        "limit_s": max((cost.limit_s for cost in costs), default=0),
         "disk_bytes": sum(cost.bytes or 0 for cost in costs),
         "disk_unknown_jobs": sum(cost.bytes is None for cost in costs),
         "training_flops": sum(cost.flops for cost in costs),
@@ -159,7 +160,7 @@ def print_cost(study: str, costs: Sequence[Cost], console: "Console") -> None:
     table = Table(title=f"Study {study}: what a run would need", title_justify="left")
     for name in ("rule", "why"):
         table.add_column(name)
-    for name in ("jobs", "CPU h", "GPU h", "MB per job", "disk MB"):
+    for name in ("jobs", "CPU h", "GPU h", "MB per job", "limit h", "disk MB"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("time judged by")
     rows = [(rule, _whys(of_rule), of_rule) for rule, of_rule in by_rule(costs).items()]
@@ -192,6 +193,7 @@ def _numbers(costs: Sequence[Cost]) -> list[str]:
         _hours(sums["cpu_hours"]),
         _hours(sums["gpu_hours"]),
         str(sums["mem_mb"]),
+        _hours(sums["limit_s"] / 3600),
         some + disk,
     ]
 

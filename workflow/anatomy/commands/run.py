@@ -9,7 +9,9 @@ from anatomy.commands.check import check_study
 from anatomy.commands.cluster import executor_of, job_prefix, profile_path, require_slurm, stop_jobs_left_behind
 from anatomy.commands.guard import drive, sole_run
 from anatomy.provenance.cache import VARIABLE
+from anatomy.provenance.code import HOME
 from anatomy.spec.errors import SpecError
+from anatomy.spec.gpus import SHARED, usable_gpus
 from anatomy.spec.layout import check_layout, claim_layout
 
 PROFILE = "default"
@@ -56,10 +58,17 @@ def run_study(
     executor = executor_of(folder)
     check_study(study)
     check_layout(study)
+    gpus = usable_gpus() if executor == "local" and not dry_run else []
     command = snakemake_command(
-        study, targets, profile=folder, executor=executor, cores=usable_cores(cores, executor), dry_run=dry_run
+        study,
+        targets,
+        profile=folder,
+        executor=executor,
+        cores=usable_cores(cores, executor),
+        dry_run=dry_run,
+        gpus=len(gpus),
     )
-    variables = environment()
+    variables = environment(gpus)
     if dry_run:  # changes nothing, so it may be asked for while a run is in progress
         return drive(command, variables)
     if cache or variables.get(VARIABLE):
@@ -74,7 +83,14 @@ def run_study(
 
 
 def snakemake_command(
-    study: str, targets: Sequence[str], *, profile: str, executor: str, cores: int | None, dry_run: bool
+    study: str,
+    targets: Sequence[str],
+    *,
+    profile: str,
+    executor: str,
+    cores: int | None,
+    dry_run: bool,
+    gpus: int = 0,
 ) -> list[str]:
     """The command line: targets first, as several options take any number of words."""
     return [
@@ -83,6 +99,8 @@ def snakemake_command(
         # Quoted, as Snakemake reads the value as YAML: a study may be named 2026 or off.
         *("--config", f'study="{study}"'),
         *(["--cores", str(cores)] if cores else []),
+        # Else Snakemake starts any number of jobs that ask for one. Without a GPU there is no limit: they use the CPU.
+        *(["--resources", f"gpu={gpus}"] if gpus else []),
         *("--logger", "anatomy"),
         # Our own lock does this: the kernel takes it back after kill -9, where Snakemake's stays.
         "--nolock",
@@ -92,11 +110,20 @@ def snakemake_command(
     ]
 
 
-def environment() -> dict[str, str]:
-    """The environment of Snakemake and its jobs; rules call `python`, which must be this one."""
+def environment(gpus: Sequence[str] = ()) -> dict[str, str]:
+    """The environment of Snakemake and its jobs, who share `gpus`, one each.
+
+    Rules call `python`, which must be this one, and find this package also where conda gives them another.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     given = {name: value for name, value in os.environ.items() if name not in NEVER}
-    return {**OFFLINE, **given, **ALWAYS, "PATH": path}
+    return {**OFFLINE, **given, **ALWAYS, "PATH": path, "PYTHONPATH": package_path(), SHARED: ",".join(gpus)}
+
+
+def package_path() -> str:
+    """PYTHONPATH with this package's folder before what stands there already."""
+    above = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry not in ("", str(HOME))]
+    return os.pathsep.join([str(HOME), *above])
 
 
 def usable_cache(folder: Path) -> Path:

@@ -18,17 +18,18 @@ GPU_MODEL = "ANATOMY_GPU_MODEL"
 
 @dataclass(frozen=True)
 class ComputeClass:
-    """What a class of jobs gets, whatever its rule asks for."""
+    """What a class of jobs gets at least, whatever its rule asks for."""
 
     gpus: int
     least_mem_mb: int  # of the host: the CUDA libraries alone fill some GB
+    least_runtime: int  # minutes: those libraries may come over a network, and kernels are compiled at the first use
 
 
 # By the study's `compute.compute_class`.
 CLASSES = {
-    "cpu": ComputeClass(gpus=0, least_mem_mb=0),
-    "gpu-small": ComputeClass(gpus=1, least_mem_mb=8_000),
-    "gpu-large": ComputeClass(gpus=1, least_mem_mb=32_000),
+    "cpu": ComputeClass(gpus=0, least_mem_mb=0, least_runtime=0),
+    "gpu-small": ComputeClass(gpus=1, least_mem_mb=8_000, least_runtime=30),
+    "gpu-large": ComputeClass(gpus=1, least_mem_mb=32_000, least_runtime=120),
 }
 
 
@@ -50,7 +51,7 @@ def job_resources(
     partition = environ.get(PARTITION)
     asked: dict[str, Any] = {
         "mem_mb": growing(max(mem_mb, kind.least_mem_mb)),
-        "runtime": growing(runtime),
+        "runtime": growing(max(runtime, kind.least_runtime)),
     }
     if kind.gpus:
         asked["gpu"] = kind.gpus

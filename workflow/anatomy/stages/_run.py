@@ -28,6 +28,7 @@ from anatomy.provenance.cache import VARIABLE, fetch, store
 from anatomy.provenance.digest import ArtifactError
 from anatomy.provenance.record import describe, from_root, write_record
 from anatomy.spec.errors import SpecError
+from anatomy.spec.gpus import take_gpu
 from anatomy.spec.subtree import View, view
 
 In = Annotated[Path, "input", None]
@@ -159,6 +160,8 @@ def _device(wanted: str, threads: int) -> str:
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    if wanted != "cpu" and torch.backends.cuda.is_built():
+        take_gpu()
     if wanted == "cpu" or not torch.cuda.is_available():
         if wanted == "cuda":
             raise SpecError("compute.device: cuda was asked for and this job has no CUDA device; use auto or cpu")

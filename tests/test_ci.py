@@ -1,0 +1,48 @@
+"""What the checks say of themselves: the tests of the cluster run, or they are said to be left out."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+SLURM = Path("/etc/slurm/slurm.conf")  # a link while the tests of the cluster run
+CLOSING = "3 passed in 1.00s"
+
+
+def program(path: Path, script: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+
+
+@pytest.mark.skipif(
+    SLURM.is_file() and not SLURM.is_symlink(), reason="looks at this machine's own Slurm, and there is one"
+)
+@pytest.mark.parametrize("install", ["exit 0", "echo 'there is no Slurm, and no apt-get' >&2; exit 2", "exit 1"])
+@pytest.mark.parametrize("tests", [0, 1])
+def test_the_cluster_is_tested_or_said_to_be_left_out(root: Path, tmp_path: Path, install: str, tests: int) -> None:
+    program(tmp_path / "tests/cluster/slurm_install.sh", install)
+    program(tmp_path / "bin/make", f'echo "make $@"\n[ $1 = lint ] || {{ echo "{CLOSING}"; exit {tests}; }}')
+    (tmp_path / ".ci").mkdir()
+    shutil.copy(root / ".ci/run", tmp_path / ".ci/run")
+    done = subprocess.run(
+        [tmp_path / ".ci/run"],
+        env={**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    assert done.returncode == tests and lines[-1] == CLOSING
+    if install == "exit 0":
+        assert "make test TESTS=-m 'cluster or not cluster'" in lines
+        assert "LEFT OUT" not in done.stdout
+    else:
+        assert lines[-2].startswith("LEFT OUT: the tests of the cluster (tests/cluster) did not run: ")
+        assert lines[-2].endswith(
+            "there is no Slurm, and no apt-get" if "echo" in install else "slurm_install.sh failed"
+        )
+        assert "make test TESTS=" in lines
+    assert ("make lint" in lines) == (tests == 0)
