@@ -33,7 +33,8 @@ def judge_documents(manifest: Manifest, records: Records | None, root: Path) -> 
 
     `records` are the manifest's, by path; None when not all are intact, so that nothing can be built from them.
     """
-    findings, notes = [], []
+    findings: list[Finding] = []
+    notes: list[str] = []
     crate = crate_path(manifest.study, root)
     if not crate.exists():
         notes.append(f"{crate.name}: not there (`anatomy run {manifest.study}` writes it)")
@@ -48,8 +49,8 @@ def judge_documents(manifest: Manifest, records: Records | None, root: Path) -> 
         else:
             finding = _compare(crate, text, _entities, f"the manifest, the run records and {CITATION}", root)
             findings += [finding] if finding else []
-            said = f"; that {agent.name} ran the jobs is said there alone" if agent else ""
-            notes += [] if finding else [f"{crate.name}: agrees with the manifest{said}"]
+            named = f"; that {agent.name} ran the jobs is said there alone" if agent else ""
+            notes += [] if finding else [f"{crate.name}: agrees with the manifest{named}"]
     signed, said = _judge_statements(manifest, records, root)
     return findings + signed, notes + said
 
