@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anatomy.provenance.audit import audit
-from anatomy.provenance.crate import AGENT, Agent, build_crate, given_agent, read_citation, read_records
+from anatomy.provenance.crate import AGENT, Agent, build_crate, crate_json, given_agent, read_citation, read_records
 from anatomy.provenance.crate_job import crate_id
 from anatomy.provenance.digest import ArtifactError, sha256_file
 from anatomy.provenance.manifest import manifest_path, read_manifest
@@ -203,7 +203,7 @@ def test_the_audit_accepts_the_crate_and_says_so() -> None:
 def edit_crate(change: Callable[[Crate], object]) -> None:
     content = json.loads(Path(CRATE).read_text())
     change({entity["@id"]: entity for entity in content["@graph"]})
-    write(CRATE, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write(CRATE, crate_json(content))
 
 
 @pytest.mark.parametrize(

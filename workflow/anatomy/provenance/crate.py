@@ -139,7 +139,16 @@ def build_crate(
     content["@graph"].sort(key=lambda entity: (entity["@id"] not in (FILE_NAME, "./"), entity["@id"]))
     for entity in content["@graph"]:  # compact JSON-LD, as RO-Crate recommends: one value is no list
         entity |= {key: value[0] for key, value in entity.items() if isinstance(value, list) and len(value) == 1}
-    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return crate_json(content)
+
+
+def crate_json(content: Mapping[str, Any]) -> str:
+    """A crate as text, an entity per line: indented, writing it takes as long as hashing all results in the audit."""
+    context, *entities = (
+        json.dumps(part, sort_keys=True, ensure_ascii=False) for part in (content["@context"], *content["@graph"])
+    )
+    graph = ",\n".join(entities)
+    return f'{{"@context": {context}, "@graph": [\n{graph}\n]}}\n'
 
 
 def _sign(graph: list[Entity], agent: Agent) -> None:
