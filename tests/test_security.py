@@ -1,12 +1,31 @@
-"""Nothing that is read can run: safetensors, Parquet, JSON, YAML and CSV only, no code of a model or a data set."""
+"""Nothing that is read can run, nothing unpacked gets out, no secret is written down, and nobody is listened to.
+
+Read are safetensors, Parquet, JSON, YAML and CSV only, and no code of a model or a data set. Text in the report:
+tests/report/test_markup.py.
+"""
 
 import ast
+import gzip
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import tarfile
 from pathlib import Path
 
+import nbformat
 import pytest
 
+from anatomy.commands.run import snakemake_command
 from anatomy.models.toy import load_model
+from anatomy.provenance.archive import unpack_metadata
+from anatomy.provenance.crate import build_crate
 from anatomy.provenance.digest import ArtifactError
+from anatomy.provenance.manifest import build_manifest, manifest_path, read_manifest, write_manifest
+from anatomy.provenance.record import read_record
+from anatomy.provenance.statement import build_statements
 
 PACKAGE = Path(__file__).parents[1] / "workflow/anatomy"
 # Functions that execute, or build objects from, what they read.
@@ -52,3 +71,178 @@ def test_a_pickled_model_is_not_read(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"pytorch_model\.bin.*pickle.*safetensors"):
         load_model(tmp_path)
     assert not Path("executed").exists()
+
+
+# --- archives -----------------------------------------------------------------------------------------------
+
+
+def member(name: str, kind: bytes = tarfile.REGTYPE, to: str = "") -> tarfile.TarInfo:
+    """A member of an archive; a plain file holds two bytes."""
+    made = tarfile.TarInfo(name)
+    made.type, made.linkname = kind, to
+    made.size = 2 if kind == tarfile.REGTYPE else 0
+    return made
+
+
+def pack(path: Path, members: list[tarfile.TarInfo]) -> Path:
+    with tarfile.open(path, "w:gz") as tar:
+        for one in members:
+            tar.addfile(one, io.BytesIO(b"{}"))
+    return path
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to unpack into, with something beside it that must stay as it is."""
+    (tmp_path / "checkout").mkdir()
+    (tmp_path / "precious").write_text("kept")
+    monkeypatch.chdir(tmp_path / "checkout")
+    return tmp_path / "checkout"
+
+
+def test_metadata_is_unpacked(checkout: Path) -> None:
+    unpack_metadata(pack(checkout / "a.tar.gz", [member("metadata/cmVzdWx0cy9h_-=")]))
+    assert [path.read_text() for path in (checkout / ".snakemake/metadata").iterdir()] == ["{}"]
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        member("../precious"),
+        member("metadata/../../../precious"),
+        member("metadata/.."),
+        member("/etc/precious"),
+        member("//etc/precious"),
+        member("metadata/one", tarfile.SYMTYPE, "../../../precious"),
+        member("metadata/one", tarfile.SYMTYPE, "/etc/passwd"),
+        member("metadata/one", tarfile.SYMTYPE, "two"),
+        member("metadata/one", tarfile.LNKTYPE, "../../precious"),
+        member("metadata", tarfile.SYMTYPE, ".."),
+        member("metadata/one", tarfile.CHRTYPE),
+        member("metadata/one", tarfile.FIFOTYPE),
+        member("metadata/one", tarfile.DIRTYPE),
+        member("scripts/one"),
+        member("metadata/one two"),
+    ],
+    ids=lambda bad: f"{bad.name} {bad.type.decode()} {bad.linkname}",
+)
+def test_an_archive_that_holds_anything_else_is_refused_whole(bad: tarfile.TarInfo, checkout: Path) -> None:
+    packed = pack(checkout / "a.tar.gz", [member("metadata/good"), bad, member("metadata/last")])
+    with pytest.raises(ArtifactError, match="no record of Snakemake; nothing was unpacked"):
+        unpack_metadata(packed)
+    assert (checkout.parent / "precious").read_text() == "kept"
+    assert sorted(path.name for path in checkout.parent.rglob("*")) == ["a.tar.gz", "checkout", "precious"]
+
+
+def test_metadata_that_is_a_link_leads_nowhere(checkout: Path) -> None:
+    """Snakemake's own folder replaced by a link: what it leads to is not written into."""
+    (checkout.parent / "elsewhere").mkdir()
+    (checkout / ".snakemake").mkdir()
+    (checkout / ".snakemake/metadata").symlink_to(checkout.parent / "elsewhere")
+    with pytest.raises(ArtifactError, match="cannot be unpacked"):
+        unpack_metadata(pack(checkout / "a.tar.gz", [member("metadata/one")]))
+    assert not list((checkout.parent / "elsewhere").iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", gzip.compress(b"x" * 2000)[:-9]])
+def test_what_is_no_archive(content: bytes, checkout: Path) -> None:
+    (checkout / "a.tar.gz").write_bytes(content)
+    with pytest.raises(ArtifactError, match=r"a\.tar\.gz: cannot be unpacked"):
+        unpack_metadata(checkout / "a.tar.gz")
+
+
+# --- secrets and listeners: a stage as it runs --------------------------------------------------------------
+
+SECRET = "s3kr1t-that-nobody-may-see"
+SECRETS = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "GITHUB_TOKEN", "DVC_STUDIO_TOKEN", "PASSWORD", "SSH_AUTH_SOCK")
+# Run by the kernel and by the test: TCP sockets on which a process, or its parent, waits for others.
+LISTENERS = """
+import os
+def listeners(processes):
+    own = set()
+    for pid in processes:
+        for handle in os.listdir(f"/proc/{pid}/fd"):
+            try:
+                own.add(os.readlink(f"/proc/{pid}/fd/{handle}"))
+            except OSError:
+                continue
+    found = []
+    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+        for words in map(str.split, open(table).read().splitlines()[1:]):
+            if words[3] == "0A" and f"socket:[{words[9]}]" in own:
+                found.append(words[1].split(":")[0])
+    return found
+"""
+NOTEBOOK = """
+import json
+from pathlib import Path
+Path(tables, "made.csv").write_text("row,column\\n")
+Path(tables, "listeners.json").write_text(json.dumps(listeners([os.getpid(), os.getppid()])))
+print("study", study)
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a notebook rendered by its stage, in a shell full of secrets, up to manifest, crate, statements."""
+    folder = tmp_path_factory.mktemp("ran")
+    for name in ("published.csv", "captions.yaml", "input.csv"):
+        (folder / name).write_text("x\n")
+    cells = [nbformat.v4.new_code_cell("study = tables = ''", metadata={"tags": ["parameters"]})]
+    cells += [nbformat.v4.new_code_cell(source) for source in (LISTENERS, NOTEBOOK)]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), folder / "one.ipynb")
+    spec = {"confidence": 0.95, "toy": {"evaluation": {"emergence": 0.1}}}
+    home = "results/one"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "anatomy.stages.render_notebook", "--rule", "render_one", "--study", "one"),
+            *("--spec", json.dumps(spec), "--code", "c0de", "--lock", "10cc", "--notebook", "one.ipynb"),
+            *("--inputs", "input.csv", "--published", "published.csv", "--captions", "captions.yaml"),
+            *("--outputs", f"{home}/tables/made.csv", "--record", f"{home}/records/render_one.run.json"),
+        ],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), **dict.fromkeys(SECRETS, SECRET)},
+    )
+    (folder / "stage.log").write_text(done.stdout + done.stderr)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_no_secret_of_the_shell_is_in_anything_that_was_written(ran: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Records, logs, the executed notebook, the manifest, the crate, the statements, the command line of a run."""
+    monkeypatch.chdir(ran)
+    for name in SECRETS:
+        monkeypatch.setenv(name, SECRET)
+    record = Path("results/one/records/render_one.run.json")
+    write_manifest(manifest_path("one"), build_manifest([record]), study="one", lock=None)
+    manifest, records = read_manifest(manifest_path("one")), {str(record): read_record(record)}
+    citation = {"title": "T", "license": "MIT", "authors": [{"name": "A"}]}
+    texts = {"crate": build_crate(manifest, records, citation), **build_statements(manifest, records)}
+    texts["command"] = " ".join(snakemake_command("one", [], profile="p", executor="local", cores=1, dry_run=False))
+    for name, text in texts.items():
+        Path(name).write_text(text)
+    files = [path for path in ran.rglob("*") if path.is_file()]
+    names = {path.name for path in files}
+    assert {"one.html", "render_one.run.json", "manifest.jsonl", "crate", "command", "stage.log"} <= names
+    assert len(files) >= 13
+    assert [path.name for path in files if SECRET.encode() in path.read_bytes()] == []
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux says in /proc who listens")
+def test_nobody_from_outside_can_reach_a_stage_or_its_kernel(ran: Path) -> None:
+    """The kernel keeps one port, on this machine alone: for what forked processes print, behind 16 random bytes."""
+    found = json.loads((ran / "results/one/tables/listeners.json").read_text())
+    assert set(found) <= {"0100007F"} and len(found) <= 1
+
+
+@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux says in /proc who listens")
+def test_a_listener_would_be_seen() -> None:
+    names: dict = {}
+    exec(LISTENERS, names)
+    before = names["listeners"]([os.getpid()])
+    with socket.create_server(("127.0.0.1", 0)):
+        assert len(names["listeners"]([os.getpid()])) == len(before) + 1

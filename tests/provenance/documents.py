@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-from anatomy.provenance.crate import build_crate, crate_path, read_citation, read_records
+from anatomy.provenance.crate import Agent, build_crate, crate_path, read_citation, read_records
 from anatomy.provenance.manifest import manifest_path, read_manifest
 
 from .studies import finish_job, gather, write
@@ -25,10 +25,10 @@ def write_repository() -> None:
     write("requirements.lock", "numpy==2.4.6\n")
 
 
-def crate_text() -> str:
+def crate_text(agent: Agent | None = None) -> str:
     """The crate of the study as it stands on the disk."""
     manifest = read_manifest(manifest_path("toy"))
-    return build_crate(manifest, read_records(manifest), read_citation(Path("CITATION.cff")))
+    return build_crate(manifest, read_records(manifest), read_citation(Path("CITATION.cff")), agent)
 
 
 def write_crate() -> Path:

@@ -104,7 +104,7 @@ def test_equal_runs(make: Make) -> None:
     assert [r.name for r in comparison.results] == ["claims.csv", "tables/x.csv", "tables/y.csv"]
     assert not any(r.touched or r.unexplained for r in comparison.results)
     text = shown(comparison)
-    assert text.startswith("equal: every line of the tables and claims is the same (5 lines, 3 files)")
+    assert text.startswith("equal: every line of the tables, figures and claims is the same (5 lines, 3 files)")
     assert "No job differs" in text
 
 
@@ -264,10 +264,52 @@ def test_a_name_that_stands_twice_is_compared_twice(make: Make) -> None:
     assert dict(change.key)["occurrence"] == "2"
 
 
+def test_the_data_of_figures_are_compared(make: Make) -> None:
+    """A mean with its interval, a single seed's point, a look of a course, a point in the plane: each by its names."""
+    first, second = make("one"), make("two")
+    dots = "subject,row,column,metric,variant,control,seed,measured,ci_low,ci_high,n,published,verdict\n"
+    old = {
+        "dots": f"{dots}s,p+t,a,m,,,,0.5,0.4,0.6,3,,\ns,p+t,a,m,,,0,0.5,,,,,\ns,p+t,a,m,,,1,0.5,,,,,\n",
+        "course": "subject,frozen,seed,step,negativity\ns,none,0,100,0.1\ns,none,0,200,0.2\n",
+        "plane": "inputs,index,x,y,subject,model,seed,layer\np+t,0,1,2,s,clean,0,1\np+t,1,3,4,s,clean,0,1\n",
+        "panels": "panel,subject,seed,x,metric,measured\nend,s,0,0.5,m,1\nend,s,0,1,m,2\n",
+    }
+    edits = {
+        "dots": ("0.5,0.4,0.6", "0.9,0.8,1"),
+        "course": ("200,0.2", "200,0.3"),
+        "plane": ("1,3,4", "1,3,5"),
+        "panels": ("1,m,2", "1,m,3"),
+    }
+    for run in (first, second):
+        for name, text in old.items():
+            edited = text.replace(*edits[name]) if run == second else text
+            write(run / f"figures/{name}.csv", edited.replace("m,,,1,0.5", "m,,,1,0.7") if run == second else edited)
+            manifest = run / "manifest.jsonl"
+            header, *lines = [json.loads(line) for line in manifest.read_text().splitlines()]
+            line = next(one for one in lines if one["path"].endswith("tables/x.csv"))
+            added = {**line, "path": f"results/toy/figures/{name}.csv"}
+            every = sorted([*lines, added], key=lambda one: one["path"])
+            texts = [json.dumps(one) for one in [{**header, "artifacts": len(every)}, *every]]
+            write(manifest, "\n".join(texts) + "\n")
+    moved = {
+        (r.name, *(dict(c.key).get(k) for k in ("seed", "step", "index", "x"))): (c.fields, c.beyond)
+        for r in beside(first, second).results
+        for c in r.changes
+    }
+    assert moved == {
+        ("figures/dots.csv", "", None, None, None): (("measured", "ci_low", "ci_high"), True),
+        ("figures/dots.csv", "1", None, None, None): (("measured",), False),
+        ("figures/course.csv", "0", "200", None, None): (("negativity",), False),
+        ("figures/plane.csv", "0", None, "1", None): (("y",), False),
+        ("figures/panels.csv", "0", None, None, "1"): (("measured",), False),
+    }
+    assert "one seed" in shown(beside(first, second))
+
+
 def test_what_is_printed_and_the_json(make: Make) -> None:
     comparison = beside(make("one"), make("two", train_x={"rate": "[red]2[/red]"}))
     printed = shown(comparison)
-    assert printed.startswith("moved: 2 of 5 lines in 2 of 3 files (tables and claims); ")
+    assert printed.startswith("moved: 2 of 5 lines in 2 of 3 files (tables, figures and claims); ")
     assert 'because of parameter rate: 1 in A, "[red]2[/red]" in B' in printed
     assert "tables/y.csv" not in printed
     value = json.loads(comparison_json(comparison))

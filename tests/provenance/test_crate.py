@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from anatomy.provenance.audit import audit
-from anatomy.provenance.crate import build_crate, read_citation, read_records
+from anatomy.provenance.crate import AGENT, Agent, build_crate, crate_json, given_agent, read_citation, read_records
 from anatomy.provenance.crate_job import crate_id
 from anatomy.provenance.digest import ArtifactError, sha256_file
 from anatomy.provenance.manifest import manifest_path, read_manifest
@@ -31,7 +31,17 @@ Crate = dict[str, dict[str, Any]]
 SCHEMA_ORG = (
     *("Dataset", "CreativeWork", "SoftwareApplication", "SoftwareSourceCode", "ComputerLanguage", "Organization"),
     *("Person", "PropertyValue", "HowTo", "HowToStep", "CreateAction", "ControlAction", "OrganizeAction"),
-    *("about", "additionalType", "author", "contentSize", "datePublished", "description", "encodingFormat", "endTime"),
+    *(
+        "about",
+        "agent",
+        "additionalType",
+        "author",
+        "contentSize",
+        "datePublished",
+        "description",
+        "encodingFormat",
+        "endTime",
+    ),
     *("exampleOfWork", "hasPart", "identifier", "instrument", "isBasedOn", "license", "mainEntity", "mentions", "name"),
     *("object", "position", "programmingLanguage", "propertyID", "result", "softwareVersion", "startTime", "step"),
     *("unitCode", "url", "value", "version", "workExample"),
@@ -193,7 +203,7 @@ def test_the_audit_accepts_the_crate_and_says_so() -> None:
 def edit_crate(change: Callable[[Crate], object]) -> None:
     content = json.loads(Path(CRATE).read_text())
     change({entity["@id"]: entity for entity in content["@graph"]})
-    write(CRATE, json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
+    write(CRATE, crate_json(content))
 
 
 @pytest.mark.parametrize(
@@ -214,6 +224,49 @@ def test_the_audit_finds_a_changed_crate_and_names_what_differs(change: Callable
     assert found(report) == {CRATE: "changed"}
     detail = next(finding.detail for finding in report.findings if finding.path == CRATE)
     assert named in detail and "it differs from the manifest, the run records and CITATION.cff" in detail
+
+
+@pytest.mark.parametrize(
+    ("given", "entity"),
+    [
+        ("Ada Lovelace", {"@id": "#agent/Ada%20Lovelace", "@type": "Person", "name": "Ada Lovelace"}),
+        (
+            "A Lab <https://ror.org/012abc>",
+            {"@id": "https://ror.org/012abc", "@type": "Organization", "name": "A Lab"},
+        ),
+        (
+            "Grace Hopper <https://orcid.org/0000-0000-0000-002X>",
+            {"@id": "https://orcid.org/0000-0000-0000-002X", "@type": "Person", "name": "Grace Hopper"},
+        ),
+        (  # an author of the citation: one entity for both
+            "Ada Byron <https://orcid.org/0000-0000-0000-0001>",
+            {"@id": "https://orcid.org/0000-0000-0000-0001", "@type": "Person", "name": "Ada Byron"},
+        ),
+    ],
+)
+def test_an_agent_who_asked_to_be_named(given: str, entity: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Named once, the agent of every action; the audit accepts it and says where it is from; it needs no variable."""
+    monkeypatch.setenv(AGENT, given)
+    text = crate_text(given_agent())
+    write(CRATE, text)
+    monkeypatch.delenv(AGENT)
+    crate = {one["@id"]: one for one in json.loads(text)["@graph"]}
+    assert crate[entity["@id"]] == entity
+    actions = [one for one in crate.values() if str(one["@type"]).endswith("Action")]
+    assert len(actions) == 10 and all(one["agent"] == {"@id": entity["@id"]} for one in actions)
+    report = audit("toy")
+    assert report.ok
+    assert f"agrees with the manifest; that {entity['name']} ran the jobs is said there alone" in " ".join(report.notes)
+    edit_crate(lambda entities: entities["#engine"].update(agent={"@id": "#agent/another"}))
+    assert found(audit("toy")) == {CRATE: "changed"}
+
+
+def test_nobody_is_named_without_being_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(AGENT, raising=False)
+    assert given_agent() is None and "agent" not in crate_text()
+    monkeypatch.setenv(AGENT, "Ada <ada@example.org>")
+    with pytest.raises(ArtifactError, match=r"ANATOMY_AGENT='Ada <ada@example\.org>': expected a name"):
+        given_agent()
 
 
 def test_the_audit_finds_a_space_more_and_a_crate_cut_short() -> None:
@@ -243,7 +296,12 @@ def test_a_damaged_record_is_told_once_and_not_as_a_changed_crate() -> None:
     assert "ro-crate-metadata.json: not compared, as not all run records are intact" in report.notes
 
 
-def problems(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[str]:
+def recommended(monkeypatch: pytest.MonkeyPatch, cache: Path) -> str:
+    """What the profile recommends and the crate has not."""
+    return " ".join(problems(monkeypatch, cache, severity="RECOMMENDED"))
+
+
+def problems(monkeypatch: pytest.MonkeyPatch, cache: Path, severity: str = "REQUIRED") -> list[str]:
     """What roc-validator has to say about the crate on the disk, without the web."""
     requests, models = pytest.importorskip("requests"), pytest.importorskip("rocrate_validator.models")
     from rocrate_validator import services
@@ -262,7 +320,7 @@ def problems(monkeypatch: pytest.MonkeyPatch, cache: Path) -> list[str]:
     settings = services.ValidationSettings(
         rocrate_uri=Path(HOME).resolve(),
         profile_identifier="provenance-run-crate",
-        requirement_severity=models.Severity.REQUIRED,
+        requirement_severity=models.Severity[severity],
         cache_path=cache,
         offline=True,
     )
@@ -279,6 +337,11 @@ def test_the_crate_meets_every_requirement_of_its_profile(
     cache = tmp_path_factory.mktemp("cache") / "web"
     write_crate()
     assert problems(monkeypatch, cache) == []
+    write(CRATE, crate_text(Agent("Ada Byron", "https://orcid.org/0000-0000-0000-0001")))
+    assert problems(monkeypatch, cache) == []
+    assert "The Action SHOULD have an agent that is a Person or Organization" not in recommended(monkeypatch, cache)
+    write_crate()
+    assert "The Action SHOULD have an agent that is a Person or Organization" in recommended(monkeypatch, cache)
     edit_crate(lambda crate: crate["#control/train_clean"].pop("instrument"))
     edit_crate(lambda crate: crate["#parameter/size.layers"].pop("additionalType"))
     edit_crate(lambda crate: crate["./"].update(madeUp="x"))

@@ -136,8 +136,12 @@ def test_a_cell_rests_on_the_rows_of_its_conditions_and_planted_seeds(study: Pat
 @pytest.mark.parametrize(("variant", "control"), [("paper", ""), ("original", ""), ("", "zero ablation")])
 def test_the_rows_of_one_line_average_to_it(study: Path, variant: str, control: str) -> None:
     picked = pick(TABLE, CELL)
-    (line,) = [line for line in picked.lines if (line["variant"], line["control"]) == (variant, control)]
-    rows = rows_behind(explain(TABLE), replace(picked, lines=(line,))).rows
+    ((line, number),) = [
+        (line, number)
+        for line, number in zip(picked.lines, picked.numbers, strict=True)
+        if (line["variant"], line["control"]) == (variant, control)
+    ]
+    rows = rows_behind(explain(TABLE), replace(picked, lines=(line,), numbers=(number,))).rows
     assert set(rows.variant) == {variant} and set(rows.control) == {control}
     assert f"{rows.value.mean():.6g}" == line["measured"]
 
@@ -190,7 +194,7 @@ def another_notebook() -> None:
         (other_measurements, f"{FILE} is not what render_mean_ablation read"),
         (other_record, "records/render_mean_ablation.run.json is not the record of the manifest"),
         (lambda: record(code="0" * 64), "the code of render_mean_ablation is not the code that made it"),
-        (another_notebook, "mean_ablation.ipynb makes lamparth_table_01 from whole files"),
+        (another_notebook, "mean_ablation.ipynb makes lamparth_table_01 with `other`, which is not followed"),
     ],
 )
 def test_where_it_cannot_be_told_nothing_is_guessed(study: Path, change: Callable[[], None], problem: str) -> None:

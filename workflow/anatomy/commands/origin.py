@@ -52,7 +52,6 @@ def explain_result(text: str, console: "Console", graph: Path | None = None) -> 
 
 def print_basis(basis: "Basis", console: "Console") -> None:
     """Print the measurement rows a number rests on, or why they cannot be told."""
-    from rich.table import Table
     from rich.text import Text
 
     if basis.problem:
@@ -61,23 +60,30 @@ def print_basis(basis: "Basis", console: "Console") -> None:
             console.print(Text(f"  the job read {path}"), soft_wrap=True)
         return
     if not len(basis.rows):
-        console.print(Text("rests on no measurement: no seed's backdoor was planted, or it was not measured"))
-        return
-    table = Table("row", "conditions", "seed", "value", title="rests on these measurements (rows count from 0)")
-    table.title_justify = "left"
-    shown = basis.rows.head(MOST_ROWS)
-    for path, rows in shown.groupby("file", sort=False, dropna=False):
-        table.add_row("", Text(str(path) if isinstance(path, str) else "read off the training curves", style="bold"))
-        for row in rows.to_dict("records"):
-            place = f"{row['line']:.0f}" if isinstance(path, str) else "-"
-            table.add_row(place, Text(_conditions(row)), str(row["seed"]), f"{row['value']:.6g}")
-    console.print(table)
-    if len(basis.rows) > MOST_ROWS:
-        console.print(f"  and {len(basis.rows) - MOST_ROWS} more rows")
+        console.print("rests on no measurement: none was made (no seed's backdoor was planted), or none is shown")
+    else:
+        _print_rows(basis.rows, console)
     for text in basis.differing:
         console.print(Text(f"NOT what these rows give: {text}", style="bold red"), soft_wrap=True)
     if not basis.differing:
         console.print(Text("computed again from these rows: the same to every digit of the file", style="green"))
+
+
+def _print_rows(rows: "pd.DataFrame", console: "Console") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("row", "conditions", "seed", "value", title="rests on these measurements (rows count from 0)")
+    table.title_justify = "left"
+    shown = rows.head(MOST_ROWS)
+    for path, own in shown.groupby("file", sort=False):
+        table.add_row("", Text(str(path), style="bold"))
+        for row in own.to_dict("records"):
+            value = row["value"] if isinstance(row["value"], str) else f"{row['value']:.6g}"
+            table.add_row(str(row["line"]), Text(_conditions(row)), str(row["seed"]), Text(value))
+    console.print(table)
+    if len(rows) > MOST_ROWS:
+        console.print(f"  and {len(rows) - MOST_ROWS} more rows")
 
 
 def _conditions(row: "dict[str, object] | pd.Series") -> str:

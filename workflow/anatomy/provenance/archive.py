@@ -4,9 +4,11 @@ import base64
 import gzip
 import io
 import json
+import re
 import subprocess
 import sys
 import tarfile
+import zlib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from anatomy.provenance.ledger import PHASES, ledger_path, render_ledger
 from anatomy.spec.read import load_study
 
 METADATA = Path(".snakemake/metadata")
+RECORD_NAME = re.compile(r"metadata/[A-Za-z0-9_=-]+")
 
 
 def archive_path(study: str) -> Path:
@@ -56,11 +59,13 @@ def restore(study: str) -> list[str]:
     """Fetch an archived study from the remote and unpack Snakemake's metadata; a mark says "restored".
 
     Outputs that were not pushed (poisoned data, backdoored weights) stay away: what needs them is made again on demand.
+
+    Raises:
+        ArtifactError: dvc.yaml is another study's, DVC fails, or the archive holds anything but Snakemake's metadata.
     """
     _refuse_other_ledger(study)
     _dvc("pull", "--force", "--allow-missing", *PHASES, f"{archive_path(study)}.dvc")
-    with tarfile.open(archive_path(study)) as tar:
-        tar.extractall(METADATA.parent, filter="data")
+    unpack_metadata(archive_path(study))
     mark = restored_mark(study)
     mark.parent.mkdir(parents=True, exist_ok=True)
     write_json_atomic(mark, {"study": study, "restored": datetime.now(UTC).isoformat(timespec="seconds")})
@@ -92,6 +97,28 @@ def _pack_metadata(study: str) -> int:
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
     return len(chosen)
+
+
+def unpack_metadata(packed: Path) -> None:
+    """Put archived metadata records where Snakemake keeps them.
+
+    An archive may come from anybody. Before anything is written, every member must be a plain file right in metadata/,
+    named as Snakemake names records: no link, no device, no `..` and no other folder.
+
+    Raises:
+        ArtifactError: a member is something else, or the archive cannot be read. Nothing was written.
+    """
+    try:
+        with tarfile.open(packed) as tar:
+            for member in tar.getmembers():
+                if not member.isreg() or not RECORD_NAME.fullmatch(member.name):
+                    raise ArtifactError(
+                        f"{packed}: refused, as it holds {member.name!r}, which is no record of Snakemake; nothing was "
+                        "unpacked"
+                    )
+            tar.extractall(METADATA.parent, filter="data")
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise ArtifactError(f"{packed}: cannot be unpacked ({error})") from error
 
 
 def _output_of(path: Path) -> str:

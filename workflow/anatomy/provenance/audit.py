@@ -7,14 +7,14 @@ of that is in the report, to be held against the one committed or printed.
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from anatomy.provenance.audit_documents import document_paths, judge_documents
 from anatomy.provenance.audit_ledger import ledger_notes, restored_mark
 from anatomy.provenance.audit_report import AuditReport, Finding, Verdict, print_report, report_json
-from anatomy.provenance.code import HOME, PACKAGE, rule_code
+from anatomy.provenance.code import HOME, PACKAGE, rule_codes
 from anatomy.provenance.digest import ArtifactError, Seen, files_under, sha256_files, short
 from anatomy.provenance.ledger import HAZARDOUS, phase_of
 from anatomy.provenance.manifest import (
@@ -57,6 +57,7 @@ class _Evidence:
     made: Mapping[str, str]
     today: Expected
     restored: bool
+    lines: dict[str, dict[str, Entry]] = field(default_factory=dict)  # record -> the manifest lines it stands for
 
 
 def audit(study: str, *, root: Path = Path(), expected: Expected | None = None) -> AuditReport:
@@ -100,8 +101,7 @@ def _complete(expected: Expected, manifest: Manifest, root: Path) -> Expected:
     if code is None:
         home = root / "workflow" if (root / "workflow" / PACKAGE).is_dir() else HOME
         rules = sorted({entry["rule"] for entry in manifest.entries})
-        digests = {rule: rule_code(rule, root=home, notebooks=root / "notebooks") for rule in rules}
-        code = {rule: digest for rule, digest in digests.items() if digest}
+        code = rule_codes(rules, root=home, notebooks=root / "notebooks")
     return replace(expected, code=code, lock=expected.lock or manifest.lock)
 
 
@@ -178,8 +178,9 @@ def _line_from_record(entry: Entry, evidence: _Evidence) -> Entry | str:
         return f"{name} was {short(entry['record_sha256'])} in the manifest, now {short(seen.sha256)}"
     if isinstance(record, str):
         return record
-    lines = {line["path"]: line for line in entries_of(record, name, seen.sha256)}
-    return lines.get(entry["path"], f"{name} does not name this file")
+    if name not in evidence.lines:  # a job of many outputs is read once
+        evidence.lines[name] = {line["path"]: line for line in entries_of(record, name, seen.sha256)}
+    return evidence.lines[name].get(entry["path"], f"{name} does not name this file")
 
 
 def _check_chain(entry: Entry, evidence: _Evidence) -> Problem | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from anatomy.provenance.audit_report import Finding
-from anatomy.provenance.crate import CITATION, build_crate, crate_path, read_citation
+from anatomy.provenance.crate import CITATION, Agent, agent_of, build_crate, crate_path, read_citation
 from anatomy.provenance.digest import ArtifactError
 from anatomy.provenance.ledger import PHASES
 from anatomy.provenance.manifest import Manifest
@@ -33,7 +33,8 @@ def judge_documents(manifest: Manifest, records: Records | None, root: Path) -> 
 
     `records` are the manifest's, by path; None when not all are intact, so that nothing can be built from them.
     """
-    findings, notes = [], []
+    findings: list[Finding] = []
+    notes: list[str] = []
     crate = crate_path(manifest.study, root)
     if not crate.exists():
         notes.append(f"{crate.name}: not there (`anatomy run {manifest.study}` writes it)")
@@ -41,15 +42,24 @@ def judge_documents(manifest: Manifest, records: Records | None, root: Path) -> 
         notes.append(f"{crate.name}: not compared, as not all run records are intact")
     else:
         try:
-            text = build_crate(manifest, records, read_citation(root / CITATION))
+            agent = _agent(crate)
+            text = build_crate(manifest, records, read_citation(root / CITATION), agent)
         except ArtifactError as error:
             notes.append(f"{crate.name}: not compared ({error})")
         else:
             finding = _compare(crate, text, _entities, f"the manifest, the run records and {CITATION}", root)
             findings += [finding] if finding else []
-            notes += [] if finding else [f"{crate.name}: agrees with the manifest"]
+            named = f"; that {agent.name} ran the jobs is said there alone" if agent else ""
+            notes += [] if finding else [f"{crate.name}: agrees with the manifest{named}"]
     signed, said = _judge_statements(manifest, records, root)
     return findings + signed, notes + said
+
+
+def _agent(crate: Path) -> Agent | None:
+    try:
+        return agent_of(json.loads(crate.read_bytes()))
+    except ValueError:
+        return None
 
 
 def _judge_statements(manifest: Manifest, records: Records | None, root: Path) -> tuple[list[Finding], list[str]]:

@@ -13,6 +13,8 @@ import yaml
 from anatomy.provenance.manifest import manifest_path
 
 LEDGER_LOCK = "dvc.lock"
+# The same rules in C, ten times as fast, where PyYAML was built with it: the file names every output of the study.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def ledger_notes(study: str, root: Path = Path()) -> list[str]:
@@ -23,7 +25,7 @@ def ledger_notes(study: str, root: Path = Path()) -> list[str]:
 def _held(study: str, root: Path) -> str:
     wanted = manifest_path(study).as_posix()
     try:
-        lock = yaml.safe_load((root / LEDGER_LOCK).read_text(encoding="utf-8"))
+        lock = LOADER((root / LEDGER_LOCK).read_text(encoding="utf-8")).get_single_data()
         outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
         digests = {out["path"]: out["md5"] for out in outs}
     except FileNotFoundError:

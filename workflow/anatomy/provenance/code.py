@@ -63,7 +63,10 @@ def notebook_digest(path: str | Path, *, root: Path = HOME) -> str:
     Outputs, markdown and cells without a statement change nothing. ArtifactError: not a notebook, or a cell
     that is not plain Python (a magic such as `%time`, whose effect nobody could digest).
     """
-    index = _index(root)
+    return _notebook_digest(path, _index(root))
+
+
+def _notebook_digest(path: str | Path, index: dict[str, Path]) -> str:
     analyses = [_analyse_cell(source, f"{path}, cell {number}") for number, source in _code_cells(Path(path))]
     imported = [name for a in analyses for wanted in a.imports for name in _targets(wanted, "", index)]
     body = sha256_text("\n".join(a.digest for a in analyses if a != _analyse(b"")))
@@ -72,21 +75,28 @@ def notebook_digest(path: str | Path, *, root: Path = HOME) -> str:
 
 def rule_code(rule: str, *, root: Path = HOME, notebooks: Path = Path("notebooks")) -> str | None:
     """The code digest of a rule: its stage's, and for `render_<name>` its notebook's too; None for any other."""
-    if has_module(f"{PACKAGE}.stages.{rule}", root=root):
-        return code_digest(f"{PACKAGE}.stages.{rule}", root=root)
-    notebook = notebooks / f"{rule.removeprefix('render_')}.ipynb"
-    if not rule.startswith("render_") or not notebook.exists():
-        return None
-    stage = code_digest(f"{PACKAGE}.stages.render_notebook", root=root)
-    return sha256_text(stage + notebook_digest(notebook, root=root))
+    return rule_codes([rule], root=root, notebooks=notebooks).get(rule)
+
+
+def rule_codes(rules: Iterable[str], *, root: Path = HOME, notebooks: Path = Path("notebooks")) -> dict[str, str]:
+    """The same for many rules, with one listing of the package; rules without a digest are left out."""
+    index, digests = _index(root), {}
+    for rule in rules:
+        notebook = notebooks / f"{rule.removeprefix('render_')}.ipynb"
+        if f"{PACKAGE}.stages.{rule}" in index:
+            digests[rule] = _combine(_modules([f"{PACKAGE}.stages.{rule}"], index))
+        elif rule.startswith("render_") and notebook.exists():
+            stage = _combine(_closure(f"{PACKAGE}.stages.render_notebook", root, index))
+            digests[rule] = sha256_text(stage + _notebook_digest(notebook, index))
+    return digests
 
 
 def _combine(modules: dict[str, str]) -> str:
     return sha256_text("\n".join(f"{name} {digest}" for name, digest in sorted(modules.items())))
 
 
-def _closure(module: str, root: Path) -> dict[str, str]:
-    index = _index(root)
+def _closure(module: str, root: Path, index: dict[str, Path] | None = None) -> dict[str, str]:
+    index = _index(root) if index is None else index
     if module not in index:
         near = difflib.get_close_matches(module, index, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""

@@ -16,7 +16,7 @@ from anatomy.provenance.lines import Line, key_of, read_lines
 from anatomy.provenance.runs import HOME, Difference, Run, job_differences, read_run
 
 CLAIMS = f"{HOME}claims.csv"
-TABLES = f"{HOME}tables/"
+FOLDERS = (f"{HOME}tables/", f"{HOME}figures/")  # of figures their data
 # What of a cell or claim is a number or a verdict; of a table without `measured` everything but its key is.
 VALUES = (
     *("measured", "ci_low", "ci_high", "n", "predicted_low", "predicted_high"),
@@ -29,7 +29,8 @@ NUMBERS = {"measured", "ci_low", "ci_high"}
 class Change:
     """One line that is not the same in both runs; `a` or `b` is None when only the other run has it.
 
-    `beyond`: the number moved beyond its intervals, which do not meet (or there is no interval to cover it).
+    `beyond`: the number moved beyond its intervals, which do not meet (or there is no interval to cover it). A single
+    seed's point has none and is never beyond: it is its mean that says whether something moved.
     """
 
     key: Mapping[str, str]
@@ -49,7 +50,7 @@ class Cause:
 
 @dataclass(frozen=True)
 class Result:
-    """A table, or the claims: its lines that moved, and why.
+    """A table, a figure's data, or the claims: its lines that moved, and why.
 
     `touched` names, per run, files that are not the bytes that were recorded; `unexplained` names files that the same
     code made from the same parameters and inputs, and that differ nevertheless.
@@ -75,7 +76,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Both runs (folder, study and digest of the manifest), every table and the claims, and every differing job."""
+    """Both runs (folder, study, digest of the manifest), every table, figure and the claims, every differing job."""
 
     a: Mapping[str, str]
     b: Mapping[str, str]
@@ -89,13 +90,13 @@ class Comparison:
 
 
 def compare(run_a: str, run_b: str, root: Path = Path()) -> Comparison:
-    """Compare the tables and claims of two runs, each a study or the path of a results folder.
+    """Compare the tables, figures' data and claims of two runs, each a study or the path of a results folder.
 
     ArtifactError when a run, one of its records, or a table cannot be read.
     """
     a, b = read_run(run_a, root), read_run(run_b, root)
     differing = job_differences(a, b)
-    keys = sorted(key for key in {*a.results, *b.results} if key == CLAIMS or _is_table(key))
+    keys = sorted(key for key in {*a.results, *b.results} if key == CLAIMS or _has_lines(key))
     return Comparison(_title(a), _title(b), tuple(_result(key, a, b, differing) for key in keys), _grouped(differing))
 
 
@@ -107,8 +108,8 @@ def _title(run: Run) -> dict[str, str]:
     }
 
 
-def _is_table(key: str) -> bool:
-    return key.startswith(TABLES) and key.endswith(".csv")
+def _has_lines(key: str) -> bool:
+    return key.startswith(FOLDERS) and key.endswith(".csv")
 
 
 def _result(key: str, a: Run, b: Run, differing: Mapping[str, tuple[Difference, ...]]) -> Result:
@@ -145,7 +146,7 @@ def _change(key: dict[str, str], a: Line | None, b: Line | None) -> Change | Non
     plain = "measured" not in a or "measured" not in b
     names = [name for name in {**a, **b} if (name not in key if plain else name in VALUES)]
     fields = tuple(name for name in names if a.get(name) != b.get(name))
-    moved = plain or bool(NUMBERS & set(fields))
+    moved = not a.get("seed") and (plain or bool(NUMBERS & set(fields)))
     return Change(key, a, b, fields, moved and not _intervals_meet(a, b)) if fields else None
 
 

@@ -45,12 +45,12 @@ def _headline(results: Iterable[Result], moved: list[Result]) -> str:
     results = list(results)
     lines = sum(result.lines for result in results)
     if not moved:
-        return f"equal: every line of the tables and claims is the same ({lines} lines, {len(results)} files)"
+        return f"equal: every line of the tables, figures and claims is the same ({lines} lines, {len(results)} files)"
     changed = sum(len(result.changes) for result in moved)
     beyond = sum(result.beyond for result in moved)
     verdicts = sum(result.verdicts for result in moved)
     return (
-        f"moved: {changed} of {lines} lines in {len(moved)} of {len(results)} files (tables and claims); "
+        f"moved: {changed} of {lines} lines in {len(moved)} of {len(results)} files (tables, figures and claims); "
         f"{beyond} beyond their intervals, {verdicts} with another verdict"
     )
 
@@ -143,4 +143,6 @@ def _remark(change: Change) -> str:
         return "only in one run"
     if change.beyond:
         return "beyond"
+    if change.key.get("seed"):
+        return "one seed"
     return "within" if NUMBERS & set(change.fields) else ", ".join(change.fields)

@@ -1,13 +1,17 @@
 """The run of a study as a Workflow Run RO-Crate, for programs of others: who made what, from what, when and how.
 
 The crate (Provenance Run Crate 0.5, on RO-Crate 1.1) holds nothing that is not in the manifest, the run records or
-CITATION.cff, and no time or identifier of its own: the same three give the same bytes. Its root is results/{study};
-a file of the repository outside of that is named from there, `../../Snakefile`.
+CITATION.cff, and no time or identifier of its own: the same three give the same bytes. The one exception is who ran
+the jobs, which no record tells: that is said by whoever has the crate written, or not at all. The root of the crate is
+results/{study}; a file of the repository outside of that is named from there, `../../Snakefile`.
 """
 
 import json
+import os
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
@@ -21,6 +25,9 @@ from anatomy.provenance.record import read_record
 
 FILE_NAME = "ro-crate-metadata.json"
 CITATION = "CITATION.cff"
+AGENT = "ANATOMY_AGENT"  # the environment variable that names who runs the jobs
+ROR = "https://ror.org/"
+IDENTIFIER = rf"https://orcid\.org/\d{{4}}-\d{{4}}-\d{{4}}-\d{{3}}[\dX]|{re.escape(ROR)}\w+"
 LOCK = "requirements.lock"
 LOCK_FORMAT = "https://pip.pypa.io/en/stable/reference/requirements-file-format/"
 CONTEXT = "https://w3id.org/ro/terms/workflow-run/context"
@@ -48,6 +55,46 @@ def read_citation(path: Path) -> dict[str, Any]:
     return citation
 
 
+@dataclass(frozen=True)
+class Agent:
+    """Who ran the jobs: a person, with an ORCID or without, or an organisation, with its identifier at ROR."""
+
+    name: str
+    url: str = ""
+
+    @property
+    def entity(self) -> Entity:
+        """The agent as the crate names it: the profile asks for one of these two types, so that no program is one."""
+        kind = "Organization" if self.url.startswith(ROR) else "Person"
+        return {"@id": self.url or f"#agent/{quote(self.name)}", "@type": kind, "name": self.name}
+
+
+def given_agent() -> Agent | None:
+    """Who is to be named, from ANATOMY_AGENT: `Ada Byron <https://orcid.org/0000-0000-0000-0001>`, or a name alone.
+
+    Nobody who did not ask for it: None where the variable is not set. Raises ArtifactError when it is neither form.
+    """
+    text = os.environ.get(AGENT, "").strip()
+    found = re.fullmatch(rf"(?P<name>[^<>]+?)(?:\s*<(?P<url>{IDENTIFIER})>)?", text)
+    if text and not found:
+        raise ArtifactError(
+            f"{AGENT}={text!r}: expected a name, or one with an identifier: `Name <https://orcid.org/...>`, or of an "
+            f"organisation `Name <{ROR}...>`"
+        )
+    return Agent(found["name"], found["url"] or "") if found else None
+
+
+def agent_of(crate: Any) -> Agent | None:
+    """Who a crate says ran the jobs; None when it names nobody, or in a way that `build_crate` would not."""
+    try:
+        entities = {entity["@id"]: entity for entity in crate["@graph"]}
+        named = entities[entities["#run"]["agent"]["@id"]]
+        url = named["@id"] if re.fullmatch(IDENTIFIER, named["@id"]) else ""
+        return Agent(named["name"], url) if isinstance(named["name"], str) else None
+    except (KeyError, TypeError):
+        return None
+
+
 def read_records(manifest: Manifest, root: Path = Path()) -> dict[str, dict[str, Any]]:
     """The run records a manifest names, by path; ArtifactError when one is not what the manifest was built from."""
     records = {}
@@ -58,8 +105,13 @@ def read_records(manifest: Manifest, root: Path = Path()) -> dict[str, dict[str,
     return records
 
 
-def build_crate(manifest: Manifest, records: Mapping[str, Mapping[str, Any]], citation: Mapping[str, Any]) -> str:
-    """The text of ro-crate-metadata.json."""
+def build_crate(
+    manifest: Manifest,
+    records: Mapping[str, Mapping[str, Any]],
+    citation: Mapping[str, Any],
+    agent: Agent | None = None,
+) -> str:
+    """The text of ro-crate-metadata.json; with `agent`, every action is said to be theirs."""
     from rocrate.model import ContextEntity
     from rocrate.rocrate import ROCrate
 
@@ -82,10 +134,30 @@ def build_crate(manifest: Manifest, records: Mapping[str, Mapping[str, Any]], ci
     for entity in [*_plan(jobs), *_past(jobs, home, engine), *_people(citation)]:
         crate.add(ContextEntity(crate, entity["@id"], properties=entity))
     content = crate.metadata.generate()
+    if agent:
+        _sign(content["@graph"], agent)
     content["@graph"].sort(key=lambda entity: (entity["@id"] not in (FILE_NAME, "./"), entity["@id"]))
     for entity in content["@graph"]:  # compact JSON-LD, as RO-Crate recommends: one value is no list
         entity |= {key: value[0] for key, value in entity.items() if isinstance(value, list) and len(value) == 1}
-    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n"
+    return crate_json(content)
+
+
+def crate_json(content: Mapping[str, Any]) -> str:
+    """A crate as text, an entity per line: indented, writing it takes as long as hashing all results in the audit."""
+    context, *entities = (
+        json.dumps(part, sort_keys=True, ensure_ascii=False) for part in (content["@context"], *content["@graph"])
+    )
+    graph = ",\n".join(entities)
+    return f'{{"@context": {context}, "@graph": [\n{graph}\n]}}\n'
+
+
+def _sign(graph: list[Entity], agent: Agent) -> None:
+    """Name the agent of every action; a person who is an author as well stands in the crate already."""
+    for entity in graph:
+        if entity["@type"] in ("CreateAction", "ControlAction", "OrganizeAction"):
+            entity["agent"] = ref(agent.entity["@id"])
+    if not any(entity["@id"] == agent.entity["@id"] for entity in graph):
+        graph.append(agent.entity)
 
 
 def _root(manifest: Manifest, jobs: Sequence[Job], citation: Mapping[str, Any]) -> Entity:

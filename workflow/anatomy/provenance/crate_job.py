@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -84,6 +85,10 @@ class Job:
 
     def values(self) -> list[Value]:
         """What the job was told besides files: its part of the study file, and the rest of its record as `job.*`."""
+        return self._values
+
+    @cached_property
+    def _values(self) -> list[Value]:
         told = {name: self.record[name] for name in TOLD}
         return [_value(name, value) for name, value in [*_flat(self.record["spec"]), *_flat(told, "job.")]]
 

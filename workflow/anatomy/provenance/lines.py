@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Line = dict[str, str]
-# What tells the lines of one result apart; everything else in a line is its value.
-KEYS = ("id", "table", "subject", "row", "column", "metric", "variant", "control", "seed")
+# What tells the lines of one result apart; everything else in a line is its value. The second row: figures' data.
+KEYS = (
+    *("id", "table", "subject", "row", "column", "metric", "variant", "control", "seed"),
+    *("panel", "phase", "frozen", "step", "model", "layer", "inputs", "index", "block"),
+)
 MOST_NAMES = 30  # names listed in an error
 
 
@@ -94,8 +97,9 @@ def pick(path: str, wanted: str, root: Path = Path()) -> Lines:
 
 
 def key_of(line: Line) -> tuple[tuple[str, str], ...]:
-    """What names a line among those of its file."""
-    return tuple((name, line[name]) for name in KEYS if name in line)
+    """What names a line among those of its file. `x` is a name in a figure of panels, and a coordinate elsewhere."""
+    keys = (*KEYS, "x") if "panel" in line else KEYS
+    return tuple((name, line[name]) for name in keys if name in line)
 
 
 def _cells(path: str, wanted: str, every: list[Line]) -> tuple[list[int], str]:

@@ -2,10 +2,13 @@
 
 import asyncio
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import papermill
+from jupyter_client.manager import AsyncKernelManager
 from nbconvert import HTMLExporter
 
 from anatomy.provenance.digest import ArtifactError, write_text_atomic
@@ -29,9 +32,9 @@ def main(job: Job, *, notebook: In, inputs: Ins, published: In, captions: In, ou
     for folder in ("tables", "figures"):
         (results / folder).mkdir(parents=True, exist_ok=True)
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(executed),
+        execute(
+            notebook,
+            executed,
             parameters={
                 "study": job.study,
                 "inputs": [str(path) for path in inputs],
@@ -42,8 +45,6 @@ def main(job: Job, *, notebook: In, inputs: Ins, published: In, captions: In, ou
                 "emergence": job.spec.toy.evaluation.emergence,
                 **job.spec.get("notebook", {}),
             },
-            kernel_name="python3",
-            progress_bar=False,
         )
     except papermill.PapermillExecutionError as error:
         raise ArtifactError(
@@ -52,6 +53,24 @@ def main(job: Job, *, notebook: In, inputs: Ins, published: In, captions: In, ou
     if lost := [str(path) for path in outputs if not path.exists()]:
         raise ArtifactError(f"{notebook}: ran, but did not write {', '.join(lost)}")
     write_text_atomic(executed.with_suffix(".html"), as_html(executed))
+
+
+def execute(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
+    """Run a notebook's cells in a kernel that nobody else can reach, and keep what they print.
+
+    A kernel left to itself listens on six TCP ports. This one is spoken to through sockets in a folder that its owner
+    alone may open; a temporary one, as the name of such a socket must be short. Windows has no such sockets in ZeroMQ.
+    """
+    with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+
+        class Private(AsyncKernelManager):
+            def __init__(self, **given: Any) -> None:
+                if sys.platform != "win32":
+                    given |= {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}
+                super().__init__(**given)
+
+        options = {"kernel_name": "python3", "progress_bar": False, "kernel_manager_class": Private}
+        papermill.execute_notebook(str(notebook), str(executed), parameters, **options)
 
 
 def as_html(executed: Path) -> str:

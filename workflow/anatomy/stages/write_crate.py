@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from anatomy.provenance.crate import build_crate, read_citation, read_records
+from anatomy.provenance.crate import build_crate, given_agent, read_citation, read_records
 from anatomy.provenance.digest import ArtifactError, write_text_atomic
 from anatomy.provenance.manifest import read_manifest
 
@@ -18,7 +18,8 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         manifest = read_manifest(arguments.manifest)
-        text = build_crate(manifest, read_records(manifest), read_citation(arguments.citation))
+        citation = read_citation(arguments.citation)
+        text = build_crate(manifest, read_records(manifest), citation, given_agent())
         write_text_atomic(arguments.crate, text)
     except ArtifactError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
