@@ -32,6 +32,7 @@ Study = Annotated[str, typer.Argument(help="The name of a file in config/, witho
 def _mistakes_told() -> Iterator[None]:
     """One message instead of a traceback for what the person at the keyboard can mend."""
     from anatomy.commands.check import check_folder
+    from anatomy.commands.guard import Busy
     from anatomy.provenance.digest import ArtifactError
     from anatomy.spec.errors import SpecError
 
@@ -41,6 +42,9 @@ def _mistakes_told() -> Iterator[None]:
     except (SpecError, ArtifactError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+    except Busy as busy:
+        typer.echo(f"error: {busy}", err=True)
+        raise typer.Exit(3) from None
 
 
 def _console() -> "Console":
@@ -68,17 +72,13 @@ def run(
     ] = False,
 ) -> None:
     """Run a study: make what is missing or out of date, and nothing else."""
-    from anatomy.commands.guard import Busy, die_with_parent
+    from anatomy.commands.guard import die_with_parent
     from anatomy.commands.run import run_study
 
     if with_parent:
         die_with_parent()
     with _mistakes_told():
-        try:
-            code = run_study(study, targets or [], profile=profile, cores=cores, dry_run=dry_run)
-        except Busy as busy:
-            typer.echo(f"error: {busy}", err=True)
-            code = 3
+        code = run_study(study, targets or [], profile=profile, cores=cores, dry_run=dry_run)
     raise typer.Exit(code)
 
 
@@ -200,11 +200,12 @@ def archive(study: Study = "embedded") -> None:
 @app.command()
 def restore(study: Study = "embedded") -> None:
     """Fetch an archived study, with Snakemake's metadata, so that it counts as done."""
-    from anatomy.provenance.archive import restore as restore_study
+    from anatomy.commands.guard import sole_run
+    from anatomy.provenance.restore import restore as restore_study
 
-    with _mistakes_told():
-        for sentence in restore_study(study):
-            typer.echo(sentence)
+    with _mistakes_told(), sole_run():
+        restore_study(study)
+        typer.echo(f"restored results/{study} and Snakemake's metadata; `anatomy audit {study}` checks every byte")
 
 
 @app.command()
