@@ -2,6 +2,7 @@
 
 STUDY ?= embedded
 CORES ?= all
+TIER ?= full
 PROFILE ?= default
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,11 +42,12 @@ PIP = $(BIN)/python -m pip
 .PHONY: help
 help: ## list these commands
 	@echo "usage: make COMMAND [STUDY=smoke|embedded|paper] [CORES=n] [PROFILE=default|slurm]"
+	@echo "       make reproduce TIER=audit|render|measure|full (the first three from an archive: docs/provenance.md)"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: reproduce
 reproduce: $(INSTALLED) ## run a study, print published beside measured, and where the report is
-	@$(BIN)/anatomy run $(STUDY) --profile $(PROFILE) --cores $(CORES) --with-parent
+	@$(BIN)/anatomy run $(STUDY) --profile $(PROFILE) --cores $(CORES) --tier $(TIER) --with-parent
 	@$(BIN)/anatomy summary $(STUDY)
 
 .PHONY: test

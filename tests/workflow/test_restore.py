@@ -15,7 +15,7 @@ from anatomy.provenance.ledger import is_hazard, render_ledger
 from anatomy.provenance.manifest import manifest_path, read_manifest
 from anatomy.spec.read import load_study
 
-from .conftest import ALL_RULES, Checkout
+from .conftest import ALL_RULES, NOTEBOOKS, Checkout
 
 pytestmark = pytest.mark.workflow
 
@@ -175,13 +175,14 @@ def test_a_byte_changed_on_the_way_is_found_and_not_written_over(archived: Archi
     changed = [path for path, verdict in found.items() if verdict not in ("intact", "withheld")]
     assert changed == [table.relative_to(restored.path).as_posix()] and found[changed[0]] == "changed"
     kept = table.read_bytes()
-    told = restored.anatomy("restore", "smoke")
-    assert told.returncode == 2 and f"1 files are not those of the archive any more ({changed[0]}" in told.stderr
+    for words in (("restore", "smoke"), ("run", "smoke", "--tier", "render")):
+        told = restored.anatomy(*words)
+        assert told.returncode == 2 and f"1 files are not those of the archive any more ({changed[0]}" in told.stderr
     assert table.read_bytes() == kept
 
 
 def test_results_made_here_are_not_written_over(archived: Archive) -> None:
-    told = archived.source.anatomy("restore", "smoke")
+    told = archived.source.anatomy("run", "smoke", "--tier", "audit")
     assert told.returncode == 2 and "holds results that were made here" in told.stderr
     assert archived.source.stale() == set()
 
@@ -226,7 +227,7 @@ def test_an_s3_remote(archive_to: Callable[..., Archive], s3: Remote, smoke: Che
     restored = archive.restored()
     assert restored.stale() == set()
     assert files(restored) == {path for path in files(smoke) if not is_hazard(path)}
-    told = restored.anatomy("audit", "smoke")
+    told = restored.anatomy("run", "smoke", "--tier", "audit", **s3.variables)
     assert told.returncode == 0 and "intact: " in told.stdout, told.stdout + told.stderr
     # The variables that open it are written down nowhere.
     for checkout in (archive.source, restored):
@@ -234,3 +235,28 @@ def test_an_s3_remote(archive_to: Callable[..., Archive], s3: Remote, smoke: Che
             if file.is_file() and not file.is_symlink():
                 content = file.read_bytes()
                 assert not [v for name, v in s3.variables.items() if "KEY" in name and v.encode() in content], file
+
+
+@pytest.mark.parametrize("tier", ["audit", "render", "measure"])
+def test_a_tier_makes_its_part_again_and_compares(archived: Archive, smoke: Checkout, tier: str) -> None:
+    checkout = archived.fresh()
+    told = checkout.anatomy("run", "smoke", "--tier", tier, "--cores", "2")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "were not fetched" in told.stdout
+    assert checkout.stale() == set()
+    made = {path.name.removesuffix(".log") for path in (checkout.path / "results/smoke/logs").rglob("*.log")}
+    drawn = {f"render_{name}" for name in NOTEBOOKS} | ENDS | {"judge_claims"}
+    if tier == "audit":
+        assert made == set()
+    if tier == "render":
+        assert made == drawn
+        assert not [path for path in files(checkout) if is_hazard(path)]
+    if tier == "measure":
+        assert made == ALL_RULES - {"train_clean", "plant_variants"}
+        assert files(checkout) == files(smoke)
+        assert "make_toy_data" in told.stdout and "plant_backdoor" in told.stdout
+    if tier != "audit":
+        assert "files made again equal the archived ones, byte for byte" in told.stdout
+        assert "differs: " not in told.stdout
+        told = checkout.anatomy("audit", "smoke")
+        assert told.returncode == 0, told.stdout

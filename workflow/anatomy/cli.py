@@ -66,6 +66,13 @@ def run(
     ] = "default",
     cores: Annotated[str, typer.Option(help="Cores to use at once: a number, or all.")] = "all",
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would run, and why.")] = False,
+    tier: Annotated[
+        str,
+        typer.Option(
+            help="full computes everything. From an archive (docs/provenance.md): audit computes nothing, render makes "
+            "tables, figures and report again, measure the measurements too."
+        ),
+    ] = "full",
     with_parent: Annotated[
         bool,
         typer.Option("--with-parent", help="Stop when the parent process is killed (Linux)."),
@@ -74,11 +81,16 @@ def run(
     """Run a study: make what is missing or out of date, and nothing else."""
     from anatomy.commands.guard import die_with_parent
     from anatomy.commands.run import run_study
+    from anatomy.commands.tiers import check_tier, run_tier
 
     if with_parent:
         die_with_parent()
     with _mistakes_told():
-        code = run_study(study, targets or [], profile=profile, cores=cores, dry_run=dry_run)
+        check_tier(tier, targets=bool(targets), dry_run=dry_run)
+        if tier == "full":
+            code = run_study(study, targets or [], profile=profile, cores=cores, dry_run=dry_run)
+        else:
+            code = run_tier(study, tier, _console(), profile=profile, cores=cores)
     raise typer.Exit(code)
 
 

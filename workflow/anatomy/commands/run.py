@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from anatomy.commands.check import check_study
@@ -40,8 +40,12 @@ def run_study(
     profile: str = PROFILE,
     cores: str = "all",
     dry_run: bool = False,
+    only: Iterable[str] = (),
+    again: Iterable[str] = (),
 ) -> int:
     """Make the results of a study that are missing or out of date; Snakemake's exit code.
+
+    `only`: the rules that may run; the files of the others are taken as they are. `again`: rules that run in any case.
 
     Raises:
         SpecError: the study cannot be run, or its results have another layout, or the profile cannot be used.
@@ -55,6 +59,8 @@ def run_study(
     command = snakemake_command(
         study, targets, profile=folder, executor=executor, cores=usable_cores(cores, executor), dry_run=dry_run
     )
+    for option, rules in (("--allowed-rules", sorted(only)), ("--forcerun", sorted(again))):
+        command += [option, *rules] if rules else []
     if dry_run:  # changes nothing, so it may be asked for while a run is in progress
         return drive(command, environment())
     if executor == "slurm":
