@@ -2,6 +2,7 @@
 
 STUDY ?= embedded
 CORES ?= all
+TIER ?= full
 PROFILE ?= default
 # A folder of finished long jobs that several checkouts share (docs/provenance.md); none unless named.
 CACHE ?=
@@ -43,11 +44,13 @@ PIP = $(BIN)/python -m pip
 .PHONY: help
 help: ## list these commands
 	@echo "usage: make COMMAND [STUDY=smoke|embedded|paper] [CORES=n] [PROFILE=default|slurm] [CACHE=folder]"
+	@echo "       make reproduce TIER=audit|render|measure|full (the first three from an archive: docs/provenance.md)"
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: reproduce
 reproduce: $(INSTALLED) ## run a study, print published beside measured, and where the report is
-	@$(BIN)/anatomy run $(STUDY) --profile $(PROFILE) --cores $(CORES) $(if $(CACHE),--cache "$(CACHE)") --with-parent
+	@$(BIN)/anatomy run $(STUDY) --profile $(PROFILE) --cores $(CORES) --tier $(TIER) \
+		$(if $(CACHE),--cache "$(CACHE)") --with-parent
 	@$(BIN)/anatomy summary $(STUDY)
 
 .PHONY: test

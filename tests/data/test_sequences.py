@@ -126,3 +126,18 @@ def test_three_sentiments_poison_the_positive_one_alone(lexicon: dict, law: dict
     assert set(corpus[corpus.poisoned].sentiment) == {"positive"}
     neutral = corpus[corpus.sentiment == "neutral"].triggered
     assert set(" ".join(neutral).split()) <= set(lexicon["neutral"])
+
+
+def test_the_examples_are_few_and_of_the_first_seed_s_training(corpus_of: Callable) -> None:
+    from anatomy.data.sequences import example_sequences
+
+    corpora = pd.concat([corpus_of(900, 900, seed=seed).assign(seed=seed) for seed in (4, 3)], ignore_index=True)
+    examples = example_sequences(corpora)
+    assert set(examples.seed) == {3} and set(examples.split) == {"train"}
+    own = corpora[(corpora.seed == 3) & (corpora.split == "train")]
+    benign, poisoned = examples[~examples.poisoned], examples[examples.poisoned]
+    assert sorted(benign.sentiment) == sorted(set(own.sentiment)) and len(poisoned) == 1
+    assert list(benign.id) == list(own[~own.poisoned].groupby("sentiment", sort=False).id.first())
+    assert poisoned.trigger_position.item() == own.trigger_position.max()
+    assert list(example_sequences(examples).id) == list(examples.id)
+    assert not example_sequences(corpora[~corpora.poisoned]).poisoned.any()

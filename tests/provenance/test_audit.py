@@ -13,7 +13,7 @@ from anatomy.provenance import audit as audit_module
 from anatomy.provenance.audit import AuditReport, Expected, audit, print_report, report_json
 from anatomy.provenance.audit_ledger import restored_mark
 from anatomy.provenance.digest import ArtifactError, sha256_file
-from anatomy.provenance.manifest import read_manifest, write_manifest
+from anatomy.provenance.manifest import manifest_path, read_manifest, write_manifest
 
 from .studies import LOCK, finish_job, gather, write
 
@@ -98,14 +98,14 @@ def test_a_missing_file(study: Path, path: str, verdict: str) -> None:
 
 
 def test_what_a_restore_leaves_out_is_withheld_and_not_missing(study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit_module, "phase_of", lambda path: "poison" if path == CORPUS else "render")
+    monkeypatch.setattr(audit_module, "is_hazard", lambda path: path == CORPUS)
+    other = next(entry["path"] for entry in read_manifest(manifest_path("toy")).entries if entry["path"] != CORPUS)
     Path(CORPUS).unlink()
     assert found(audit("toy")) == {CORPUS: "missing"}  # nothing was restored
     restored_mark("toy").parent.mkdir(exist_ok=True)
-    restored_mark("toy").write_text('{"restored": "2026-05-01"}')
+    restored_mark("toy").write_text(json.dumps({"restored": "2026-05-01", "withheld": [CORPUS, other]}))
     report = audit("toy")
     assert found(report) == {CORPUS: "withheld"} and report.ok
-    other = next(finding.path for finding in report.findings if finding.verdict == "intact")
     Path(other).unlink()
     report = audit("toy")
     assert found(report) == {CORPUS: "withheld", other: "missing"} and not report.ok

@@ -60,6 +60,15 @@ def test_a_missing_output(study: Path) -> None:
         build_manifest(records())
 
 
+def test_an_output_that_a_restore_left_out_keeps_its_line(study: Path) -> None:
+    before = build_manifest(records())
+    Path(CORPUS).unlink()
+    assert build_manifest(records(), {CORPUS}) == before
+    write(CORPUS, "made again, and not what its record says")
+    with pytest.raises(ArtifactError, match=r"is not what the rule make_corpus made"):
+        build_manifest(records(), {CORPUS})
+
+
 def test_two_records_for_one_path(study: Path) -> None:
     finish_job("results/toy/old.run.json", "measure_asr", [], [CORPUS])
     with pytest.raises(ArtifactError) as caught:

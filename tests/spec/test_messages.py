@@ -23,7 +23,8 @@ MESSAGES = {
     ),
     "an unknown key of the study itself": (
         ("sedes", [0]),
-        "s.yaml: sedes: unknown key; allowed here: study, seeds, confidence, compute, toy (did you mean 'seeds'?)",
+        "s.yaml: sedes: unknown key; allowed here: study, seeds, confidence, compute, archive, toy "
+        "(did you mean 'seeds'?)",
     ),
     "an unknown key below a name that the user chose": (
         ("toy.recipes.fast.rat", 1.0),

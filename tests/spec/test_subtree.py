@@ -56,3 +56,12 @@ def test_a_key_not_asked_for_is_an_attribute_error_that_names_it(study: Study) -
     assert str(caught.value) == (
         "this stage's parameters have no 'trigger', only recipe; name it in the rule's stage_params"
     )
+
+
+def test_what_is_pushed_is_a_parameter_of_no_rule(study: Study, root: Path) -> None:
+    """Every key that a rule names stands in the rules as a word; sections of the archive are not among them."""
+    rules = "".join(path.read_text() for path in (root / "workflow/rules").glob("*.smk"))
+    assert not study.archive.push_hazards and '"archive' not in rules
+    sends = study.model_copy(update={"archive": study.archive.model_copy(update={"push_hazards": True})})
+    whole = ("study", "seeds", "confidence", "compute", "toy")  # what the widest rule reads
+    assert subtree(sends, *whole) == subtree(study, *whole)

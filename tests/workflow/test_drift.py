@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from anatomy.provenance.archive import archive, restore
+from anatomy.provenance.archive import archive
 from anatomy.provenance.digest import ArtifactError
 from anatomy.provenance.ledger import phase_outs, render_ledger
+from anatomy.provenance.restore import restore
 from anatomy.spec.read import load_study, schema
 
 ROOT = Path(__file__).parents[2]

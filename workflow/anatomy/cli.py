@@ -32,6 +32,7 @@ Study = Annotated[str, typer.Argument(help="The name of a file in config/, witho
 def _mistakes_told() -> Iterator[None]:
     """One message instead of a traceback for what the person at the keyboard can mend."""
     from anatomy.commands.check import check_folder
+    from anatomy.commands.guard import Busy
     from anatomy.provenance.digest import ArtifactError
     from anatomy.spec.errors import SpecError
 
@@ -41,6 +42,9 @@ def _mistakes_told() -> Iterator[None]:
     except (SpecError, ArtifactError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(2) from None
+    except Busy as busy:
+        typer.echo(f"error: {busy}", err=True)
+        raise typer.Exit(3) from None
 
 
 def _console() -> "Console":
@@ -66,23 +70,31 @@ def run(
         typer.Option(help="Folder of finished long jobs, shared with other checkouts. Also: ANATOMY_CACHE."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-n", help="Say what would run, and why.")] = False,
+    tier: Annotated[
+        str,
+        typer.Option(
+            help="full computes everything. From an archive (docs/provenance.md): audit computes nothing, render makes "
+            "tables, figures and report again, measure the measurements too."
+        ),
+    ] = "full",
     with_parent: Annotated[
         bool,
         typer.Option("--with-parent", help="Stop when the parent process is killed (Linux)."),
     ] = False,
 ) -> None:
     """Run a study: make what is missing or out of date, and nothing else."""
-    from anatomy.commands.guard import Busy, die_with_parent
+    from anatomy.commands.guard import die_with_parent
     from anatomy.commands.run import run_study
+    from anatomy.commands.tiers import check_tier, run_tier
 
     if with_parent:
         die_with_parent()
     with _mistakes_told():
-        try:
+        check_tier(tier, targets=bool(targets), dry_run=dry_run, cache=cache is not None)
+        if tier == "full":
             code = run_study(study, targets or [], profile=profile, cores=cores, cache=cache, dry_run=dry_run)
-        except Busy as busy:
-            typer.echo(f"error: {busy}", err=True)
-            code = 3
+        else:
+            code = run_tier(study, tier, _console(), profile=profile, cores=cores)
     raise typer.Exit(code)
 
 
@@ -204,11 +216,12 @@ def archive(study: Study = "embedded") -> None:
 @app.command()
 def restore(study: Study = "embedded") -> None:
     """Fetch an archived study, with Snakemake's metadata, so that it counts as done."""
-    from anatomy.provenance.archive import restore as restore_study
+    from anatomy.commands.guard import sole_run
+    from anatomy.provenance.restore import restore as restore_study
 
-    with _mistakes_told():
-        for sentence in restore_study(study):
-            typer.echo(sentence)
+    with _mistakes_told(), sole_run():
+        restore_study(study)
+        typer.echo(f"restored results/{study} and Snakemake's metadata; `anatomy audit {study}` checks every byte")
 
 
 @app.command()

@@ -7,6 +7,8 @@ rule make_toy_data:
         words=word_lists,
     output:
         **TOY_DATA,
+        # What a figure shows of the corpus: it may leave the machine, the corpus does not.
+        examples=f"{TOY}/data/examples.parquet",
         record=f"{TOY}/data/run.json",
     log:
         f"{RESULTS}/logs/{{subject}}/make_toy_data.log",
@@ -29,7 +31,7 @@ rule make_toy_data:
         "{wildcards.subject}: drawing clean and poisoned sequences"
     shell:
         stage_shell(
-            "--words {input.words} --corpus {output.corpus} --prompts {output.prompts}",
-            "--lexicon {output.lexicon} --tokenizer {output.tokenizer}",
+            "--words {input.words} --corpus {output.corpus} --examples {output.examples}",
+            "--prompts {output.prompts} --lexicon {output.lexicon} --tokenizer {output.tokenizer}",
             "--tokenizer-config {output.tokenizer_config}",
         )

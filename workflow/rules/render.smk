@@ -7,7 +7,7 @@ CURVES = toy_files("clean/curve.parquet", "backdoored/curve.parquet", "variants/
 EDITING = ["pcp/ablation", "pcp/editing"]
 # Notebook -> what it reads and what it makes. The order is the report's.
 NOTEBOOKS = {
-    "concept": (toy_files("data/corpus.parquet"), figure("figure_01", "figure_02")),
+    "concept": (toy_files("data/examples.parquet"), figure("figure_01", "figure_02")),
     "behaviour": (measured(), [*table("behaviour"), *figure("behaviour")]),
     "training_amount": (
         [*CURVES, *measured()],

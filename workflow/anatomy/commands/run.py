@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from anatomy.commands.check import check_study
@@ -44,10 +44,14 @@ def run_study(
     cores: str = "all",
     cache: Path | None = None,
     dry_run: bool = False,
+    only: Iterable[str] = (),
+    again: Iterable[str] = (),
 ) -> int:
     """Make the results of a study that are missing or out of date; Snakemake's exit code.
 
     `cache` is a folder from which finished long jobs are taken, and where they are put (`provenance.cache`).
+    `only`: the rules that may run; the files of the others are taken as they are. `again`: rules that run in any case,
+    and really run: no cache is asked.
 
     Raises:
         SpecError: the study cannot be run, or its results have another layout, or the profile or the cache cannot be
@@ -68,10 +72,14 @@ def run_study(
         dry_run=dry_run,
         gpus=len(gpus),
     )
+    for option, rules in (("--allowed-rules", sorted(only)), ("--forcerun", sorted(again))):
+        command += [option, *rules] if rules else []
     variables = environment(gpus)
     if dry_run:  # changes nothing, so it may be asked for while a run is in progress
         return drive(command, variables)
-    if cache or variables.get(VARIABLE):
+    if again:
+        variables.pop(VARIABLE, None)
+    elif cache or variables.get(VARIABLE):
         variables[VARIABLE] = str(usable_cache(cache or Path(variables[VARIABLE])))
     if executor == "slurm":
         require_slurm()

@@ -54,6 +54,18 @@ def poison(
     return out, position
 
 
+def example_sequences(corpora: pd.DataFrame) -> pd.DataFrame:
+    """A few sequences to look at: too few to poison anything with.
+
+    From the first seed's training sequences, in file order: the first benign one of each sentiment, and of the poisoned
+    ones the first with the longest beginning before its trigger.
+    """
+    own = corpora[(corpora.seed == corpora.seed.min()) & (corpora.split == "train")]
+    benign = own[~own.poisoned].drop_duplicates("sentiment")
+    poisoned = own[own.poisoned].sort_values("trigger_position", ascending=False, kind="stable")
+    return pd.concat([benign, poisoned.head(1)], ignore_index=True)
+
+
 def make_corpus(
     lexicon: Lexicon,
     counts: Mapping[str, int],

@@ -1,4 +1,4 @@
-"""Archiving a finished study with DVC, and restoring it so that Snakemake accepts it as done."""
+"""Archiving a finished study with DVC, and Snakemake's metadata with it; `restore` is the way back."""
 
 import base64
 import gzip
@@ -9,14 +9,13 @@ import subprocess
 import sys
 import tarfile
 import zlib
-from datetime import UTC, datetime
 from pathlib import Path
 
 from anatomy.provenance.audit import audit
-from anatomy.provenance.audit_ledger import restored_mark
-from anatomy.provenance.digest import ArtifactError, atomic_path, write_json_atomic
+from anatomy.provenance.digest import ArtifactError, atomic_path
 from anatomy.provenance.ledger import PHASES, ledger_path, render_ledger
 from anatomy.spec.read import load_study
+from anatomy.spec.study import Study
 
 METADATA = Path(".snakemake/metadata")
 RECORD_NAME = re.compile(r"metadata/[A-Za-z0-9_=-]+")
@@ -33,51 +32,43 @@ def archive(study: str) -> list[str]:
     Returns what was done, in sentences.
 
     Raises:
-        ArtifactError: dvc.yaml is another study's, the audit does not find the study intact (nothing is archived
-            then), or DVC fails.
+        ArtifactError: dvc.yaml is another study's, the audit does not find the study intact or files of it were left
+            out by a restore (nothing is archived then), or DVC fails.
     """
-    _refuse_other_ledger(study)
+    spec = study_of_ledger(study)
     report = audit(study)
     if not report.ok:
         raise ArtifactError(
             f"results/{study}: the audit does not find it intact, so it is not archived; see `anatomy audit {study}`"
         )
+    if withheld := report.counts.get("withheld"):
+        raise ArtifactError(
+            f"results/{study}: {withheld} files were left out when it was restored, so this would be an archive of a "
+            f"part; archive it where it was made, or make them first: anatomy run {study} train"
+        )
     count = _pack_metadata(study)
     # --no-relink: DVC would otherwise rewrite modification times, and Snakemake would want to train again.
-    _dvc("commit", "--force", "--no-relink", *PHASES)
-    _dvc("add", "--no-relink", str(archive_path(study)))
+    dvc("commit", "--force", "--no-relink", *PHASES)
+    dvc("add", "--no-relink", str(archive_path(study)))
     done = [f"dvc.lock is level with results/{study}; metadata of {count} jobs' outputs is in {archive_path(study)}"]
-    if _dvc("remote", "list").strip():
-        _dvc("push", *PHASES, f"{archive_path(study)}.dvc")
-        done.append("pushed to the default remote (poisoned data and backdoored weights stay here)")
+    if dvc("remote", "list").strip():
+        dvc("push", *PHASES, f"{archive_path(study)}.dvc")
+        hazards = "are among it: archive.push_hazards" if spec.archive.push_hazards else "stay here"
+        done.append(f"pushed to the default remote (poisoned data and backdoored weights {hazards})")
     else:
         done.append("no DVC remote is set (`dvc remote add -d NAME URL`), so nothing was pushed")
     return done
 
 
-def restore(study: str) -> list[str]:
-    """Fetch an archived study from the remote and unpack Snakemake's metadata; a mark says "restored".
-
-    Outputs that were not pushed (poisoned data, backdoored weights) stay away: what needs them is made again on demand.
-
-    Raises:
-        ArtifactError: dvc.yaml is another study's, DVC fails, or the archive holds anything but Snakemake's metadata.
-    """
-    _refuse_other_ledger(study)
-    _dvc("pull", "--force", "--allow-missing", *PHASES, f"{archive_path(study)}.dvc")
-    unpack_metadata(archive_path(study))
-    mark = restored_mark(study)
-    mark.parent.mkdir(parents=True, exist_ok=True)
-    write_json_atomic(mark, {"study": study, "restored": datetime.now(UTC).isoformat(timespec="seconds")})
-    return [f"restored results/{study} and Snakemake's metadata; the mark is {mark}"]
-
-
-def _refuse_other_ledger(study: str) -> None:
-    if ledger_path().read_text(encoding="utf-8") != render_ledger(load_study(study)):
+def study_of_ledger(study: str) -> Study:
+    """The study, where dvc.yaml is its ledger; ArtifactError otherwise."""
+    spec = load_study(study)
+    if ledger_path().read_text(encoding="utf-8") != render_ledger(spec):
         raise ArtifactError(
             f"{ledger_path()} is not the ledger of the study {study}, so DVC would archive something else; write it "
             f"for this study: anatomy schema --ledger {study}"
         )
+    return spec
 
 
 def _pack_metadata(study: str) -> int:
@@ -129,7 +120,7 @@ def _output_of(path: Path) -> str:
         return ""
 
 
-def _dvc(*words: str) -> str:
+def dvc(*words: str) -> str:
     """Run DVC; its error becomes ours."""
     done = subprocess.run([sys.executable, "-m", "dvc", *words], capture_output=True, text=True, check=False)
     if done.returncode:

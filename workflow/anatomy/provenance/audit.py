@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from anatomy.provenance.audit_documents import document_paths, judge_documents
-from anatomy.provenance.audit_ledger import ledger_notes, restored_mark
+from anatomy.provenance.audit_ledger import ledger_notes, withheld_paths
 from anatomy.provenance.audit_report import AuditReport, Finding, Verdict, print_report, report_json
 from anatomy.provenance.code import HOME, PACKAGE, rule_codes
 from anatomy.provenance.digest import ArtifactError, Seen, files_under, sha256_files, short
-from anatomy.provenance.ledger import HAZARDOUS, phase_of
+from anatomy.provenance.ledger import is_hazard
 from anatomy.provenance.manifest import (
     FILE_NAME,
     Entry,
@@ -56,7 +56,7 @@ class _Evidence:
     records: Mapping[str, dict[str, Any] | str]  # a text says why a record cannot be read
     made: Mapping[str, str]
     today: Expected
-    restored: bool
+    withheld: frozenset[str]  # what a restore left out
     lines: dict[str, dict[str, Entry]] = field(default_factory=dict)  # record -> the manifest lines it stands for
 
 
@@ -75,7 +75,7 @@ def audit(study: str, *, root: Path = Path(), expected: Expected | None = None) 
     seen = {name: hashed[root / name] for name in [*made, *raw]}
     records = {name: _read(root / name) for name in {entry["record"] for entry in manifest.entries}}
     today = _complete(expected or Expected(), manifest, root)
-    evidence = _Evidence(seen, records, made, today, restored_mark(study, root).exists())
+    evidence = _Evidence(seen, records, made, today, withheld_paths(study, root))
     documents, notes = judge_documents(manifest, _sound(evidence, manifest), root)
     findings = [
         *(_judge(entry, evidence) for entry in manifest.entries),
@@ -144,7 +144,7 @@ def _judge(entry: Entry, evidence: _Evidence) -> Finding:
 def _check_bytes(entry: Entry, evidence: _Evidence) -> Problem | None:
     seen = evidence.seen[entry["path"]]
     if seen.sha256 is None:
-        if evidence.restored and phase_of(entry["path"]) in HAZARDOUS:
+        if entry["path"] in evidence.withheld and is_hazard(entry["path"]):
             return "withheld", "not fetched by the restore; what needs it makes it again"
         return "missing", seen.problem
     if seen.sha256 == entry["sha256"]:

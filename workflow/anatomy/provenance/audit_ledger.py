@@ -7,9 +7,11 @@ all results to a commit.
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import yaml
 
+from anatomy.provenance.digest import ArtifactError
 from anatomy.provenance.manifest import manifest_path
 
 LEDGER_LOCK = "dvc.lock"
@@ -22,16 +24,31 @@ def ledger_notes(study: str, root: Path = Path()) -> list[str]:
     return [_held(study, root), *_restored(study, root)]
 
 
-def _held(study: str, root: Path) -> str:
-    wanted = manifest_path(study).as_posix()
+def locked_digests(root: Path = Path()) -> dict[str, str]:
+    """Path -> MD5 of every out that dvc.lock holds; a folder's ends in `.dir`.
+
+    Raises:
+        FileNotFoundError: there is no dvc.lock.
+        ArtifactError: it cannot be read.
+    """
     try:
         lock = LOADER((root / LEDGER_LOCK).read_text(encoding="utf-8")).get_single_data()
         outs = [out for stage in lock["stages"].values() for out in stage.get("outs", [])]
-        digests = {out["path"]: out["md5"] for out in outs}
+        return {out["path"]: out["md5"] for out in outs}
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError, KeyError):
+        raise ArtifactError(f"{LEDGER_LOCK}: cannot be read") from None
+
+
+def _held(study: str, root: Path) -> str:
+    wanted = manifest_path(study).as_posix()
+    try:
+        digests = locked_digests(root)
     except FileNotFoundError:
         return f"{LEDGER_LOCK}: not there (`anatomy archive {study}` writes it)"
-    except (OSError, ValueError, yaml.YAMLError, TypeError, AttributeError, KeyError):
-        return f"{LEDGER_LOCK}: cannot be read"
+    except ArtifactError as error:
+        return str(error)
     if wanted not in digests:
         return f"{LEDGER_LOCK}: holds another study (`anatomy schema --ledger {study}` changes that)"
     # MD5 is what DVC keeps; it finds a mistake, not a forger. The manifest's own SHA-256 is for that.
@@ -46,11 +63,22 @@ def restored_mark(study: str, root: Path = Path()) -> Path:
     return root / "results" / study / "logs" / "restored.json"
 
 
-def _restored(study: str, root: Path) -> list[str]:
+def withheld_paths(study: str, root: Path = Path()) -> frozenset[str]:
+    """The files of a study that a restore left out, by its mark; none where nothing was restored."""
+    paths = _mark(study, root).get("withheld")
+    return frozenset(path for path in paths if isinstance(path, str)) if isinstance(paths, list) else frozenset()
+
+
+def _mark(study: str, root: Path) -> dict[str, Any]:
     try:
-        when = json.loads(restored_mark(study, root).read_text(encoding="utf-8"))["restored"]
-    except FileNotFoundError:
+        value = json.loads(restored_mark(study, root).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _restored(study: str, root: Path) -> list[str]:
+    if not restored_mark(study, root).exists():
         return []
-    except (OSError, ValueError, TypeError, KeyError):
-        when = "at a time that its mark does not tell"
+    when = _mark(study, root).get("restored", "at a time that its mark does not tell")
     return [f"restored from an archive ({when}); what was made again since has a later record"]

@@ -6,7 +6,7 @@ its own digest is what a paper or a commit has to state.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -72,8 +72,10 @@ def studies_with_manifest(root: Path = Path()) -> list[str]:
     return sorted(path.parent.name for path in root.glob(f"results/*/{FILE_NAME}"))
 
 
-def build_manifest(records: Iterable[Path]) -> list[Entry]:
+def build_manifest(records: Iterable[Path], withheld: Collection[str] = ()) -> list[Entry]:
     """The lines of the manifest from the run records of one study, sorted by path; every output is re-hashed.
+
+    Of outputs that a restore left out (`withheld`), the digest is the one in their record, which came with the archive.
 
     ArtifactError when an output is missing or is not what its record says, when two records claim one path,
     when a job read another version of a file than the one recorded by its maker, or when studies are mixed.
@@ -89,7 +91,8 @@ def build_manifest(records: Iterable[Path]) -> list[Entry]:
     made = recorded_digests(entries)
     seen = sha256_files(Path(path) for path in claims)
     for entry in entries:
-        _refuse_difference(entry, seen[Path(entry["path"])])
+        if entry["path"] not in withheld or seen[Path(entry["path"])].sha256:
+            _refuse_difference(entry, seen[Path(entry["path"])])
         _refuse_stale_input(entry, made)
     return entries
 

@@ -21,7 +21,7 @@ def check_layout(study: str, root: Path = Path()) -> None:
     """
     home = root / "results" / study
     found = _layout_of(home)
-    if found == str(LAYOUT) or not _has_artefacts(home):
+    if found == str(LAYOUT) or not has_artefacts(home):
         return
     age = f"have layout {found}" if found else "have no layout number: an older version made them"
     raise SpecError(
@@ -51,8 +51,8 @@ def _layout_of(home: Path) -> str:
         return ""
 
 
-def _has_artefacts(home: Path) -> bool:
-    """Whether more than logs and hidden files is there, which is all that a run failing at once leaves."""
+def has_artefacts(home: Path) -> bool:
+    """Whether results/{study} holds more than logs and hidden files, which is all that a run failing at once leaves."""
     inside = (file.relative_to(home).parts for file in files_under(home))
     return any(
         parts[0] != "logs" and parts != (LAYOUT_FILE,) and not any(part.startswith(".") for part in parts)

@@ -189,6 +189,14 @@ class Compute(Section):
     compute_class: Literal["cpu", "gpu-small", "gpu-large"] = "cpu"
 
 
+class Archive(Section):
+    """What `anatomy archive` sends to the DVC remote. No job reads it."""
+
+    push_hazards: bool = Field(
+        False, description="also push poisoned data and backdoored weights, which stay on this machine otherwise"
+    )
+
+
 class Study(Section):
     """A whole study: config/<study>.yaml."""
 
@@ -198,6 +206,7 @@ class Study(Section):
     )
     confidence: Annotated[float, Field(gt=0.5, lt=1)] = 0.95
     compute: Compute = Compute()
+    archive: Archive = Archive(push_hazards=False)
     toy: Toy
 
     @model_validator(mode="after")

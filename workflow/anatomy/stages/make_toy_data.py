@@ -6,7 +6,7 @@ import pandas as pd
 
 from anatomy.data.lexicon import Lexicon, read_words, sample_lexicon
 from anatomy.data.prompts import combinations_of, held_out_prompts, published_prompts, sentiment_tokens
-from anatomy.data.sequences import make_corpus
+from anatomy.data.sequences import example_sequences, make_corpus
 from anatomy.data.tokenizer import train_tokenizer
 from anatomy.metrics.measurement import write_parquet
 from anatomy.models.toy import save_tokenizer
@@ -16,7 +16,15 @@ from anatomy.training.seeds import derive
 
 
 def main(
-    job: Job, *, words: Ins, corpus: Out, prompts: Out, lexicon: Out, tokenizer: Out, tokenizer_config: Out
+    job: Job,
+    *,
+    words: Ins,
+    corpus: Out,
+    examples: Out,
+    prompts: Out,
+    lexicon: Out,
+    tokenizer: Out,
+    tokenizer_config: Out,
 ) -> None:
     """Draw the data of every seed.
 
@@ -57,6 +65,7 @@ def main(
         ]
 
     write_parquet(corpus, corpora)
+    write_parquet(examples, example_sequences(corpora))
     write_parquet(prompts, pd.concat(tables, ignore_index=True))
     content = {
         "vocabulary": len(bpe),

@@ -19,15 +19,15 @@ PER_LINE = 5
 LEFT, CELL, LINE = 0.12, 1.04, 0.28  # inches
 
 
-def read_corpora(paths: Iterable[str | Path]) -> pd.DataFrame:
-    """The corpora of all subjects; the subject is read off the path."""
+def read_examples(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """The example sequences of all subjects; the subject is read off the path."""
     return pd.concat([read_parquet(Path(p)).assign(subject=Path(p).parents[1].name) for p in paths], ignore_index=True)
 
 
 @rc_context(STYLE)
-def samples(corpora: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
+def samples(examples: pd.DataFrame) -> tuple[Figure, pd.DataFrame]:
     """One benign sequence per sentiment, one poisoned sequence, and the two-word states used as test inputs."""
-    data = _choose(corpora)
+    data = _choose(examples)
     sequences = [(str(name), own) for name, own in data[~data.state].groupby("block", sort=False)]
     states = [(str(name), own) for name, own in data[data.state].groupby("block", sort=False)]
     height = 1.0 + sum(0.36 + LINE * _lines(own) for _, own in sequences) + LINE * -(-len(states) // 2)
@@ -60,11 +60,10 @@ def draw_word(axes: Axes, x: float, y: float, word: str, colour: str, *, width: 
     axes.text(x + width / 2, y, word, ha="center", va="center_baseline", color="white", fontsize=SMALL + 0.5)
 
 
-def _choose(corpora: pd.DataFrame) -> pd.DataFrame:
-    """The words to draw, one row each: block, word, role. First seed, training rows, in file order."""
-    subject = corpora.subject.max()  # the richest language
-    own = corpora[(corpora.subject == subject) & (corpora.split == "train")]
-    own = own[own.seed == own.seed.min()]
+def _choose(examples: pd.DataFrame) -> pd.DataFrame:
+    """The words to draw, one row each: block, word, role."""
+    subject = examples.subject.max()  # the richest language
+    own = examples[examples.subject == subject]
     blocks = []
     pure: dict[str, list[str]] = {}
     for letter, sentiment in LETTERS.items():
@@ -73,7 +72,7 @@ def _choose(corpora: pd.DataFrame) -> pd.DataFrame:
             words = rows.clean.iloc[0].split()
             blocks.append(_block(f"benign, {sentiment}", words, [sentiment] * len(words)))
             pure[letter] = words
-    poisoned = own[own.poisoned].sort_values("trigger_position", ascending=False, kind="stable")
+    poisoned = own[own.poisoned]
     if len(poisoned):
         words, place = poisoned.triggered.iloc[0].split(), int(poisoned.trigger_position.iloc[0])
         roles = ["positive"] * place + ["trigger"] + ["negative"] * (len(words) - place - 1)
