@@ -638,7 +638,7 @@ def test_compare_exit_codes(table):
     shutil.copytree("results/small", "earlier/results/small")
     same = anatomy_says("compare", "small", "earlier/results/small")
     assert same.exit_code == 0 and same.stdout.startswith(
-        "equal: every line of the tables and claims is the same (1 lines, 1 files)"
+        "equal: every line of the tables, figures and claims is the same (1 lines, 1 files)"
     )
     table.write_text(table.read_text().replace("0.25", "0.75"))
     moved = anatomy_says("compare", "earlier/results/small", "small")
