@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from anatomy.provenance.digest import ArtifactError, sha256_file
+from anatomy.commands.trust import is_sound
+from anatomy.provenance.audit_ledger import restored_mark
+from anatomy.provenance.digest import ArtifactError, sha256_file, write_json_atomic
 from anatomy.provenance.explain import Chain, explain, flatten, print_chain
+from anatomy.provenance.graph import chain_svg
 
 from .studies import finish_job, gather, write
 
@@ -72,6 +75,19 @@ def test_a_changed_link_is_marked(study: Path) -> None:
     assert f"{LEXICON}  {was[:12]}  CHANGED, now {sha256_file(LEXICON)[:12]}" in text
     assert f"{WEIGHTS}  " in text and "NOT THERE: no such file" in text
     assert "record results/toy/corpus/run.json (NOT the record of the manifest)" in text
+
+
+def test_what_a_restore_left_out_is_withheld_and_not_missing(study: Path) -> None:
+    Path(WEIGHTS).unlink()
+    assert not is_sound(explain(TABLE))
+    mark = restored_mark("toy")
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    write_json_atomic(mark, {"study": "toy", "restored": "today", "withheld": [WEIGHTS]})
+    chain = explain(TABLE)
+    assert is_sound(chain) and "withheld: it stayed where it was made" in shown(chain)
+    assert "withheld" in chain_svg(chain) and "NOT THERE" not in chain_svg(chain)
+    write(WEIGHTS, "other bytes")  # there, and not as recorded: that is no withholding
+    assert not is_sound(explain(TABLE))
 
 
 def test_a_job_that_read_a_record(study: Path) -> None:

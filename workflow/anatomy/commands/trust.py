@@ -65,9 +65,12 @@ def _cut_alike(recorded: Any, section: "Study | Any", dumped: Any) -> Any:
 
 
 def is_sound(chain: "Chain") -> bool:
-    """Whether every file of a chain has the bytes that were recorded, and every record is the manifest's."""
+    """Whether every file of a chain has the bytes that were recorded, and every record is the manifest's.
+
+    What a restore left out is not held against it; it is shown as withheld.
+    """
     recorded = list(chain.files.items())
     recorded += [pair for job in chain.jobs.values() for pair in job.inputs.items()]
-    return all(chain.seen[path].sha256 == digest for path, digest in recorded) and all(
+    return all(chain.seen[path].sha256 == digest or chain.stays_away(path) for path, digest in recorded) and all(
         job.record_intact for job in chain.jobs.values()
     )

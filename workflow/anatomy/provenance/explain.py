@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from anatomy.provenance.audit_ledger import withheld_paths
 from anatomy.provenance.code import HOME, PACKAGE, closure
 from anatomy.provenance.digest import ArtifactError, Seen, sha256_files, short
 from anatomy.provenance.manifest import Entry, Manifest, manifest_path, read_manifest, studies_with_manifest
@@ -47,7 +48,8 @@ class Chain:
     """A file, or the files right in a folder, and everything they were made from.
 
     `files` maps what was asked for to its recorded digest. `jobs` maps an artefact to the job that made it; a
-    path without one is a raw input. `seen` maps every path of the chain to what is on the disk now.
+    path without one is a raw input. `seen` maps every path of the chain to what is on the disk now. `withheld` are
+    files that a restore left where they were made.
     """
 
     target: str  # as it was asked for: the file, or the folder
@@ -55,6 +57,11 @@ class Chain:
     study: str
     jobs: Mapping[str, Job]
     seen: Mapping[str, Seen]
+    withheld: frozenset[str] = frozenset()
+
+    def stays_away(self, path: str) -> bool:
+        """Whether a file is not there because a restore left it out."""
+        return self.seen[path].sha256 is None and path in self.withheld
 
 
 def explain(path: str | Path, study: str | None = None, root: Path = Path()) -> Chain:
@@ -91,7 +98,8 @@ def _chain(entries: Mapping[str, Entry], target: str, files: list[str], study: s
         paths.update(jobs[path].inputs)
     hashed = sha256_files(root / path for path in sorted(paths))
     asked = {path: entries[path]["sha256"] for path in files}
-    return Chain(target, asked, study, jobs, {path: hashed[root / path] for path in sorted(paths)})
+    seen = {path: hashed[root / path] for path in sorted(paths)}
+    return Chain(target, asked, study, jobs, seen, withheld_paths(study, root))
 
 
 def _job(entry: Entry, root: Path) -> Job:
@@ -185,6 +193,8 @@ def _heading(chain: Chain, path: str, digest: str) -> "Text":
     seen = chain.seen[path]
     if seen.sha256 == digest:
         state, style = "as recorded", "green"
+    elif chain.stays_away(path):
+        state, style = "withheld: it stayed where it was made", "yellow"
     elif seen.sha256 is None:
         state, style = f"NOT THERE: {seen.problem}", "bold red"
     else:

@@ -89,7 +89,8 @@ def _boxes(chain: Chain) -> tuple[dict[str, _Box], list[tuple[str, str, bool]]]:
         if maker:
             edges.append((f"job {maker}", name, boxes[name].sound and jobs[maker].record_intact))
         for reader in used_by:
-            same = all(chain.seen[path].sha256 == jobs[reader].inputs[path] for path in paths)
+            inputs = jobs[reader].inputs
+            same = all(chain.seen[path].sha256 == inputs[path] or chain.stays_away(path) for path in paths)
             edges.append((name, f"job {reader}", same))
     return boxes, edges
 
@@ -101,13 +102,21 @@ def _recorded(chain: Chain, path: str) -> str:
 
 
 def _files_box(chain: Chain, paths: list[str], recorded: dict[str, str], made: bool) -> _Box:
-    state = {path: chain.seen[path].sha256 == recorded[path] for path in paths}
+    state = {path: chain.seen[path].sha256 == recorded[path] or chain.stays_away(path) for path in paths}
     home = os.path.commonpath([PurePosixPath(path).parent.as_posix() for path in paths]) if len(paths) > 1 else ""
     lines = [(f"{_cut(home)}/", True)] if home else []
     for path in sorted(paths, key=lambda path: (state[path], path))[:MOST_FILES]:
         name = path.removeprefix(f"{home}/") if home else path
         now = chain.seen[path].sha256
-        change = "" if state[path] else f" CHANGED: {short(now)}" if now else " NOT THERE"
+        change = (
+            " withheld"
+            if chain.stays_away(path)
+            else ""
+            if state[path]
+            else f" CHANGED: {short(now)}"
+            if now
+            else " NOT THERE"
+        )
         lines.append((f"{_cut(name)} {short(recorded[path])}{change}", state[path]))
     if len(paths) > MOST_FILES:
         rest = sorted(paths, key=lambda path: (state[path], path))[MOST_FILES:]
