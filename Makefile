@@ -57,6 +57,10 @@ reproduce: $(INSTALLED) ## run a study, print published beside measured, and whe
 test: $(INSTALLED) ## run the unit tests and the smoke study (TESTS="-k lexicon" runs some)
 	@$(BIN)/python -m pytest $(TESTS)
 
+.PHONY: long-test
+long-test: $(INSTALLED) ## run the tests that `make test` leaves out for their time (tiers, S3, pushed hazards)
+	@$(BIN)/python -m pytest -m long $(TESTS)
+
 .PHONY: cluster-test
 cluster-test: $(INSTALLED) ## run the smoke study through a Slurm on this machine (root; docs/cluster.md)
 	@$(BIN)/python -m pytest -m cluster tests/cluster $(TESTS)

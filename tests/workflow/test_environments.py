@@ -26,8 +26,12 @@ from anatomy.provenance.code import HOME, PACKAGE, closure, has_module
 ROOT = Path(__file__).parents[2]
 ENVIRONMENTS = sorted((ROOT / "envs").glob("*.yaml"))
 # Conda's names where they are others than pip's.
-NAMES = {"pytorch-cpu": "torch", "pytorch-gpu": "torch", "snakemake-minimal": "snakemake"} | {
-    "matplotlib-base": "matplotlib"
+NAMES = {
+    "pytorch-cpu": "torch",
+    "pytorch-gpu": "torch",
+    "snakemake-minimal": "snakemake",
+    "matplotlib-base": "matplotlib",
+    "jupyter_client": "jupyter-client",
 }
 OWN = {PACKAGE, "snakemake_logger_plugin_anatomy"}
 # Imported only where the stage itself did so before (`stages._run._device`).

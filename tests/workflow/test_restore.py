@@ -205,6 +205,7 @@ def test_a_changed_plot_is_made_again_without_training(archived: Archive) -> Non
     assert told.returncode == 0 and "were not fetched" in told.stdout, told.stdout
 
 
+@pytest.mark.long
 def test_a_changed_learning_rate_makes_again_what_depends_on_it(archived: Archive, whole: Archive) -> None:
     assert faster(whole.restored()).stale() == ALL_RULES - DATA_ONLY
     # The corpus stays at home otherwise, so that the data are made first, and come out as they were.
@@ -215,6 +216,7 @@ def test_a_changed_learning_rate_makes_again_what_depends_on_it(archived: Archiv
     assert restored.stale() == ALL_RULES - DATA_ONLY
 
 
+@pytest.mark.long
 def test_pushed_hazards_are_restored_too(whole: Archive, smoke: Checkout) -> None:
     restored = whole.restored()
     assert restored.stale() == set() and files(restored) == files(smoke)
@@ -222,6 +224,7 @@ def test_pushed_hazards_are_restored_too(whole: Archive, smoke: Checkout) -> Non
     assert told.returncode == 0 and "not fetched" not in told.stdout
 
 
+@pytest.mark.long
 def test_an_s3_remote(archive_to: Callable[..., Archive], s3: Remote, smoke: Checkout) -> None:
     archive = archive_to(s3)
     restored = archive.restored()
@@ -237,7 +240,10 @@ def test_an_s3_remote(archive_to: Callable[..., Archive], s3: Remote, smoke: Che
                 assert not [v for name, v in s3.variables.items() if "KEY" in name and v.encode() in content], file
 
 
-@pytest.mark.parametrize("tier", ["audit", "render", "measure"])
+LONG = [pytest.param(tier, marks=pytest.mark.long) for tier in ("render", "measure")]
+
+
+@pytest.mark.parametrize("tier", ["audit", *LONG])
 def test_a_tier_makes_its_part_again_and_compares(archived: Archive, smoke: Checkout, tier: str) -> None:
     checkout = archived.fresh()
     told = checkout.anatomy("run", "smoke", "--tier", tier, "--cores", "2")
