@@ -37,7 +37,7 @@ def test_the_cluster_is_tested_or_said_to_be_left_out(root: Path, tmp_path: Path
     lines = done.stdout.splitlines()
     assert done.returncode == tests and lines[-1] == CLOSING
     if install == "exit 0":
-        assert "make test TESTS=-m 'cluster or not cluster'" in lines
+        assert "make test TESTS=-m 'cluster or not long'" in lines
         assert "LEFT OUT" not in done.stdout
     else:
         assert lines[-2].startswith("LEFT OUT: the tests of the cluster (tests/cluster) did not run: ")
