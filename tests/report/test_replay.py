@@ -31,7 +31,12 @@ SPEC = {"confidence": 0.95, "toy": {"evaluation": {"emergence": 0.3}}}
 COUNTS = {"lamparth_variants"}  # verdicts counted: a small change of a row need not change a count
 
 
-@pytest.fixture(params=NOTEBOOKS)
+# One of each kind every time: cells of measurements, training curves, points of a figure, counted verdicts.
+QUICK = {"mean_ablation", "freezing", "hidden_states", "variants"}
+PARAMS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in NOTEBOOKS]
+
+
+@pytest.fixture(params=PARAMS)
 def made(request: pytest.FixtureRequest, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One notebook's tables and figures, made by its own cells and recorded; the paths of their CSV files."""
     name = request.param

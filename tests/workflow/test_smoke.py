@@ -202,6 +202,7 @@ def test_a_changed_key_reruns_exactly_what_reads_it(smoke: Checkout) -> None:
         study.write_text(before)
 
 
+@pytest.mark.long  # test_survival has two kills at other moments every time
 def test_a_killed_run_goes_on_and_ends_with_the_same_bytes(
     smoke: Checkout, make_checkout: Callable[[], Checkout]
 ) -> None:
