@@ -31,8 +31,8 @@ SPEC = {"confidence": 0.95, "toy": {"evaluation": {"emergence": 0.3}}}
 COUNTS = {"lamparth_variants"}  # verdicts counted: a small change of a row need not change a count
 
 
-# One of each kind every time: cells of measurements, training curves, points of a figure, counted verdicts.
-QUICK = {"mean_ablation", "freezing", "hidden_states", "variants"}
+# One of each kind every time: cells of measurements, training curves, points of a figure.
+QUICK = {"mean_ablation", "freezing", "hidden_states"}
 PARAMS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in NOTEBOOKS]
 
 

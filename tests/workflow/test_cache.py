@@ -44,6 +44,7 @@ def test_a_second_checkout_takes_long_jobs_from_the_cache_byte_for_byte(
             assert sha256_file(smoke.path / file["path"]) == file["sha256"]
 
 
+@pytest.mark.long
 def test_an_edited_helper_misses(smoke: Checkout, make_checkout: Callable[[], Checkout]) -> None:
     edited = make_checkout()
     helper = edited.path / "workflow/anatomy/training/optimizer.py"

@@ -165,6 +165,7 @@ def test_a_restored_study_counts_as_done_and_keeps_its_hazards_at_home(archived:
     assert told.returncode == 2 and f"{len(away)} files were left out when it was restored" in told.stderr
 
 
+@pytest.mark.long
 def test_a_byte_changed_on_the_way_is_found_and_not_written_over(archived: Archive) -> None:
     restored = archived.restored()
     table = next((restored.path / "results/smoke/tables").glob("*.csv"))
@@ -187,6 +188,7 @@ def test_results_made_here_are_not_written_over(archived: Archive) -> None:
     assert archived.source.stale() == set()
 
 
+@pytest.mark.long
 def test_a_changed_plot_is_made_again_without_training(archived: Archive) -> None:
     restored = archived.restored()
     before = files(restored)
@@ -240,10 +242,8 @@ def test_an_s3_remote(archive_to: Callable[..., Archive], s3: Remote, smoke: Che
                 assert not [v for name, v in s3.variables.items() if "KEY" in name and v.encode() in content], file
 
 
-LONG = [pytest.param(tier, marks=pytest.mark.long) for tier in ("render", "measure")]
-
-
-@pytest.mark.parametrize("tier", ["audit", *LONG])
+@pytest.mark.long
+@pytest.mark.parametrize("tier", ["audit", "render", "measure"])
 def test_a_tier_makes_its_part_again_and_compares(archived: Archive, smoke: Checkout, tier: str) -> None:
     checkout = archived.fresh()
     told = checkout.anatomy("run", "smoke", "--tier", tier, "--cores", "2")
