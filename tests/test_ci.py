@@ -29,7 +29,7 @@ def test_the_cluster_is_tested_or_said_to_be_left_out(root: Path, tmp_path: Path
     shutil.copy(root / ".ci/run", tmp_path / ".ci/run")
     done = subprocess.run(
         [tmp_path / ".ci/run"],
-        env={**os.environ, "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"},
+        env={**os.environ, "CLUSTER": "1", "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}"},
         capture_output=True,
         text=True,
         check=False,
