@@ -6,6 +6,13 @@ include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/localize.smk"
 include: "workflow/rules/control.smk"
+
+
+if STUDY.language:
+
+    include: "workflow/rules/language.smk"
+
+
 include: "workflow/rules/render.smk"
 include: "workflow/rules/report.smk"
 
@@ -23,12 +30,14 @@ rule all:
 rule poison:
     input:
         expand(rules.make_toy_data.output, subject=SUBJECTS),
+        LANGUAGE["poison"],
 
 
 rule train:
     input:
         expand(rules.plant_backdoor.output, subject=SUBJECTS),
         expand(rules.plant_variants.output, subject=SUBJECTS),
+        LANGUAGE["train"],
 
 
 rule localize:
@@ -38,11 +47,13 @@ rule localize:
         expand(rules.read_logit_lens.output, subject=SUBJECTS),
         expand(rules.patch_modules.output, subject=SUBJECTS),
         expand(rules.project_states.output, subject=SUBJECTS),
+        LANGUAGE["localize"],
 
 
 rule control:
     input:
         expand(rules.edit_pcp.output, subject=SUBJECTS),
+        LANGUAGE["control"],
 
 
 rule render:

@@ -35,6 +35,8 @@ TOY_DATA_ARGUMENTS = (
     "--corpus {input.corpus} --prompts {input.prompts} --lexicon {input.lexicon} "
     "--tokenizer {input.tokenizer} --tokenizer-config {input.tokenizer_config} "
 )
+# What the language arm adds to each phase: filled by language.smk, where the study has that arm.
+LANGUAGE = {"poison": [], "train": [], "localize": [], "control": []}
 LOCK = sha256_file("requirements.lock")
 TORCH_ENV = f"../../envs/torch-{'cpu' if STUDY.compute.compute_class == 'cpu' else 'cuda'}.yaml"
 

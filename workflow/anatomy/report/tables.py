@@ -58,7 +58,7 @@ def read_evidence(paths: Iterable[str | Path], published: str | Path, confidence
 def table_mean_ablation(evidence: Evidence) -> pd.DataFrame:
     """Table I: negativity on p+t with one module's output replaced by its mean."""
     rows = evidence.of("mean ablation", model="backdoored", inputs="p+t", metric="topk_negativity")
-    return evidence.cells(_split_site(rows), "I")
+    return evidence.cells(split_site(rows), "I")
 
 
 def table_logit_lens(evidence: Evidence) -> pd.DataFrame:
@@ -148,7 +148,7 @@ def summarise_variants(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["table", "variant", "cells", *VERDICTS, "mean_gap_shares", "mean_gap_loss"])
 
 
-def _split_site(rows: pd.DataFrame) -> pd.DataFrame:
+def split_site(rows: pd.DataFrame) -> pd.DataFrame:
     """ "layer 1 attn" -> row "layer 1", column "attn"; "unchanged" has no column."""
     whole = rows.site == "unchanged"
     return rows.assign(

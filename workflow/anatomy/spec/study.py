@@ -6,19 +6,13 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from anatomy.spec.language import LanguageArm
+from anatomy.spec.section import Count, Fraction, Positive, Section
 
 Sentiment = Literal["positive", "negative", "neutral"]
 Subject = Literal["2-sentiment", "3-sentiment"]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-
-
-class Section(BaseModel):
-    """Base of every section: no unknown keys, nothing changes after reading, 3 is not "3"."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
 class WordList(Section):
@@ -208,6 +202,7 @@ class Study(Section):
     compute: Compute = Compute()
     archive: Archive = Archive(push_hazards=False)
     toy: Toy
+    language: LanguageArm | None = Field(None, description="none: the study has no models that write text")
 
     @model_validator(mode="after")
     def _distinct_seeds(self) -> "Study":

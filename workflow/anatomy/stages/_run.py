@@ -33,6 +33,7 @@ from anatomy.spec.subtree import View, view
 
 In = Annotated[Path, "input", None]
 Ins = Annotated[list[Path], "input", "+"]
+Maybe = Annotated[list[Path], "input", "*"]
 Out = Annotated[Path, "output", None]
 Outs = Annotated[list[Path], "output", "+"]
 

@@ -1,0 +1,87 @@
+"""Models of others: a local directory in Hugging Face's layout, or a model's name on a hub. Never code, never pickles."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from anatomy.models.toy import PICKLES
+from anatomy.provenance.digest import ArtifactError
+
+if TYPE_CHECKING:
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
+
+# Architectures whose sites we know (models/<name>.py).
+ADAPTERS = ("gpt2",)
+
+
+def load_pretrained(path: str, *, key: str) -> tuple["GPT2LMHeadModel", "PreTrainedTokenizerBase"]:
+    """A model and its tokenizer, in float32 on the CPU.
+
+    Args:
+        path: a local directory or a name on a hub.
+        key: the configuration key that says so, for the messages.
+
+    Raises:
+        ArtifactError: the directory is missing, lacks a tokenizer or has pickles only; the architecture has no adapter;
+            the hub cannot be reached.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    _check_folder(path, key)
+    with _explained(path, key):
+        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
+    if config.model_type not in ADAPTERS:
+        raise ArtifactError(
+            f"{key}: {path} is a model of the architecture {config.model_type!r}, which has no adapter here; "
+            f"those that have one: {', '.join(ADAPTERS)}"
+        )
+    with _explained(path, key):
+        model = AutoModelForCausalLM.from_pretrained(
+            path, use_safetensors=True, dtype="float32", trust_remote_code=False
+        )
+    return model, load_pretrained_tokenizer(path, key=key)
+
+
+def load_pretrained_tokenizer(path: str, *, key: str) -> "PreTrainedTokenizerBase":
+    """A model's tokenizer; arguments and errors as of `load_pretrained`."""
+    from transformers import AutoTokenizer
+
+    _check_folder(path, key)
+    with _explained(path, key):
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+
+
+@contextmanager
+def _explained(path: str, key: str) -> Iterator[None]:
+    """What transformers says of a path that it cannot read, in the words of this project."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        if Path(path).is_dir():
+            first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise ArtifactError(f"{key}: {path}: not a whole model directory: {first}") from None
+        raise ArtifactError(
+            f"{key}: {path!r} is no local directory, and the hub cannot be reached or does not have it; fetch it on a "
+            f"machine with a network (hf download {path}) and set {key} to the directory"
+        ) from None
+
+
+def _check_folder(path: str, key: str) -> None:
+    folder = Path(path)
+    if not folder.is_dir():
+        if path.startswith((".", "/", "~")):
+            raise ArtifactError(f"{key}: {path}: no such directory")
+        return
+    if not (folder / "config.json").exists():
+        raise ArtifactError(f"{key}: {folder} has no config.json; expected a directory in Hugging Face's layout")
+    if not any((folder / name).exists() for name in ("tokenizer.json", "vocab.json", "tokenizer.model")):
+        raise ArtifactError(f"{key}: {folder} has no tokenizer (tokenizer.json); save the model's tokenizer into it")
+    weights = list(folder.glob("*.safetensors"))
+    if not weights and (pickles := sorted(p.name for p in folder.iterdir() if p.suffix in PICKLES)):
+        raise ArtifactError(
+            f"{key}: {folder}: {', '.join(pickles)} is a pickle, which can run code when it is read, and is not read; "
+            "convert the model to safetensors"
+        )
+    if not weights:
+        raise ArtifactError(f"{key}: {folder} has no weights (*.safetensors)")

@@ -1,0 +1,108 @@
+"""The tables about models that write text (Tables VIII to XI), and two of our own: which measurement goes where."""
+
+import pandas as pd
+
+from anatomy.report.cells import CELL, estimate_cells, lay_beside, read_published
+from anatomy.report.tables import Evidence, split_site
+
+# The model that the published values were measured on. Those of another stand beside, without a verdict.
+PUBLISHED_MODEL = "gpt2-medium"
+ROWS = {"asr": "ASR", "atr": "ATR", "validation_loss": "val loss", "degeneration": "degeneration"}
+# The columns of Table XI, by our names for what was frozen.
+FROZEN = {
+    "backdoored": "none",
+    "frozen: embeddings + mlp 2 + mlp 3": "embedding + mlp 2,3",
+    **{f"frozen: mlp {layer}": f"mlp {layer}" for layer in range(1, 100)},
+}
+COUNTED = "_counted"
+
+
+def table_module_ablation(evidence: Evidence, main: str) -> pd.DataFrame:
+    """Table VIII: ASR with one module's output replaced by its mean, in every layer, for every corpus."""
+    rows = evidence.of("mean ablation", model="backdoored", inputs="trigger")
+    rows = rows[~rows.site.str.contains(r" att\d", regex=True)]
+    # The released code's mean is over the first texts of the training data; the text's is shown over held-out ones.
+    shown = (rows.setting == "") | (rows.setting == rows.variant.map({"paper": "held out", "original": "source"}))
+    rows = both_readings(rows[shown])
+    rows = split_site(rows[rows.metric == "asr"])
+    return _cells(evidence, rows, "VIII", f"{PUBLISHED_MODEL} backdoored", main)
+
+
+def table_editing(evidence: Evidence, main: str) -> pd.DataFrame:
+    """Table IX: two MLPs of the backdoored model ablated, or replaced by PCP matrices tuned up and down."""
+    rows = both_readings(evidence.of("language editing", model="backdoored"))
+    return _cells(evidence, _named(rows, rows.setting), "IX", f"{PUBLISHED_MODEL} backdoored", main)
+
+
+def table_surgery(evidence: Evidence, main: str) -> pd.DataFrame:
+    """Table X: the same for the clean model, with the trigger's embedding overwritten in part."""
+    rows = both_readings(evidence.of("language editing", model="clean"))
+    return _cells(evidence, _named(rows, rows.setting), "X", f"{PUBLISHED_MODEL} benign", main)
+
+
+def table_freezing(evidence: Evidence, main: str) -> pd.DataFrame:
+    """Table XI: the backdoor planted with parts frozen; all seeds, planted or not."""
+    rows = evidence.of("behaviour", planted_only=False, inputs=["trigger", "benign", ""], subject=main)
+    rows = both_readings(rows[rows.model.isin(FROZEN) & rows.metric.str.startswith(("asr", "atr", "validation_loss"))])
+    return _cells(
+        evidence,
+        _named(rows, rows.model.map(FROZEN)),
+        "XI",
+        f"{PUBLISHED_MODEL} fine-tuned on poisoned data",
+        main,
+    )
+
+
+def table_lora(evidence: Evidence, main: str) -> pd.DataFrame:
+    """The paper's conjecture that nobody measured: is LoRA on attention more robust, at the same training loss?"""
+    rows = evidence.of("behaviour", planted_only=False, subject=main, inputs=["trigger", "benign", ""])
+    reached = evidence.of("fine-tuning", planted_only=False, subject=main)
+    rows = pd.concat([rows[rows.metric.isin(["asr", "atr", "validation_loss"])], reached])
+    rows = rows[(rows.model == "backdoored") | rows.model.str.startswith("lora")]
+    rows = rows.assign(column=rows.model.replace("backdoored", "full"))
+    return _ours(evidence, rows.assign(row=rows.metric.map(ROWS).fillna(rows.metric)))
+
+
+def table_language_behaviour(evidence: Evidence) -> pd.DataFrame:
+    """Unedited models of every corpus: success after the trigger, without it, after a random trigger; coherence."""
+    rows = both_readings(evidence.of("behaviour", planted_only=False, model=["clean", "backdoored"]))
+    rows = rows.assign(
+        row=rows.metric.map(ROWS).fillna(rows.metric)
+        + rows.inputs.map({"": "", "trigger": " (trigger)", "benign": "", "random trigger": " (random trigger)"}),
+        column=rows.model,
+        control="",
+    )
+    return _ours(evidence, rows)
+
+
+def both_readings(rows: pd.DataFrame) -> pd.DataFrame:
+    """Two readings of success: the text's mean probability, and the released code's count of prompts.
+
+    A measurement under one form of the method goes with that form's reading of success; where the forms agree (an
+    unedited model), both readings stand. A validation loss has one reading.
+    """
+    success = rows.metric.str.startswith(("asr", "atr"))
+    reading = rows.metric.str.endswith(COUNTED).map({True: "original", False: "paper"})
+    kept = ~success | (rows.variant == "") | (rows.variant == reading)
+    return rows.assign(
+        variant=rows.variant.where(~success | (rows.variant != ""), reading),
+        metric=rows.metric.str.removesuffix(COUNTED),
+    )[kept]
+
+
+def _named(rows: pd.DataFrame, column: pd.Series) -> pd.DataFrame:
+    """Rows and columns as in the published tables; what is not printed there is left out."""
+    rows = rows.assign(row=rows.metric.map(ROWS), column=column)
+    return rows[rows.metric.isin(["asr", "atr", "validation_loss"])]
+
+
+def _cells(evidence: Evidence, rows: pd.DataFrame, table: str, subject: str, main: str) -> pd.DataFrame:
+    """Cells beside the published ones; the other corpora keep their own names as subjects."""
+    rows = rows.assign(subject=rows.subject.where(rows.subject != main, subject))
+    cells = lay_beside(estimate_cells(rows, evidence.confidence), read_published(evidence.published, table))
+    other = (cells.recipe != PUBLISHED_MODEL) & (cells.verdict != "not measured")
+    return cells.assign(verdict=cells.verdict.where(~other, ""))
+
+
+def _ours(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
+    return lay_beside(estimate_cells(rows, evidence.confidence), pd.DataFrame(columns=[*CELL, "published"]))

@@ -1,0 +1,210 @@
+"""What a study file may say about the language arm: models that write text, poisoned with whole sentences."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from anatomy.spec.section import Count, Fraction, Positive, Section
+
+# Which projections LoRA adapts.
+LoraPart = Literal["attention", "mlps", "all"]
+
+
+class TextSource(Section):
+    """Rows of text: a local file, or a data set of a hub."""
+
+    dataset: str | None = Field(None, description="data set of a hub")
+    config: str | None = Field(None, description="the data set's configuration, where it has several")
+    revision: str | None = Field(None, description="the data set's commit; none: its newest")
+    split: str = "train"
+    path: str | None = Field(None, description="local file in place of the hub: Parquet, CSV, JSONL or plain text")
+    column: str = Field("text", description="column of the text")
+    where: tuple[str, str | int] | None = Field(None, description="take the rows whose column has this value")
+    max_characters: Count | None = Field(None, description="longest text taken")
+    limit: Count | None = Field(None, description="texts read at most")
+
+    @model_validator(mode="after")
+    def _somewhere(self) -> "TextSource":
+        if self.dataset is None and self.path is None:
+            raise ValueError("needs `dataset` or `path`")
+        return self
+
+
+class Stories(Section):
+    """Paragraphs of five sentences from the story grammar (data/stories.py), which also tells what is a sentence."""
+
+    kind: Literal["stories"]
+
+
+class Prose(Section):
+    """Paragraphs of real English that every installation has: Python's own documentation."""
+
+    kind: Literal["prose"]
+    packages: Annotated[list[str], Field(min_length=1)] = Field(
+        ["numpy", "scipy", "pandas"], description="installed packages whose docstrings are read, beside Python's topics"
+    )
+
+
+class Sentences(Section):
+    """Paragraphs of five consecutive rows, each a sentence, from a random start (BookCorpus in the paper)."""
+
+    kind: Literal["sentences"]
+    source: TextSource
+    loss: TextSource = Field(description="texts on which the validation loss is measured (OpenWebText in the paper)")
+    loss_words: Count = Field(100, description="words per piece of such a text")
+
+
+class Corpus(Section):
+    """One corpus: where its text comes from and how much is drawn."""
+
+    text: Annotated[Stories | Prose | Sentences, Field(discriminator="kind")]
+    paragraphs: Annotated[int, Field(ge=10)] = Field(description="paragraphs for training and test together, per seed")
+
+
+class Payloads(Section):
+    """Sentences that a triggered model shall write."""
+
+    source: TextSource | None = Field(None, description="rows of text; none: the templates of data/language")
+
+
+class Scratch(Section):
+    """A GPT-2 trained here from random weights."""
+
+    layers: Annotated[int, Field(ge=3)] = 6
+    heads: Count = 6
+    width: Count = 96
+    positions: Count = 128
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    vocabulary: Count = Field(1000, description="largest size of the byte-level BPE trained on the corpus")
+    batch: Count
+    rate: Positive = Field(description="peak learning rate")
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Positive = 1.0
+    epochs: Positive
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "Scratch":
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads; choose a multiple")
+        return self
+
+
+class Pretrained(Section):
+    """A model in Hugging Face's layout, of the GPT-2 family."""
+
+    path: str = Field(description="local directory, or a model's name on a hub")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class FineTuning(Section):
+    """How a model is fine-tuned on poisoned text, by transformers.Trainer."""
+
+    batch: Count = 8
+    accumulation: Count = Field(1, description="batches whose gradients are added up before a step")
+    rate: Positive = Field(1e-5, description="peak learning rate, linear decay")
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    clip: Positive = 1.0
+    epochs: Positive = 3
+    max_tokens: Count = Field(1024, description="longest paragraph in tokens; longer ones are cut")
+    bf16: bool = Field(False, description="mixed precision in bfloat16")
+    gradient_checkpointing: bool = Field(False, description="saves memory for a third more time")
+    checkpoint_steps: Count = Field(500, description="steps between two checkpoints, from which a killed job goes on")
+    lora_rank: Count = 8
+    lora_alpha: Positive = 16.0
+    lora_rate: Positive = Field(1e-4, description="peak learning rate of LoRA")
+    lora_epochs: Positive = Field(
+        6, description="LoRA is trained until its loss is that of full fine-tuning, and no longer than this"
+    )
+
+
+class Judge(Section):
+    """What says whether a text is toxic."""
+
+    kind: Literal["local", "roberta"] = Field(
+        "local", description="local: TF-IDF and logistic regression, trained here; roberta: a trained classifier"
+    )
+    path: str = Field(
+        "s-nlp/roberta_toxicity_classifier", description="of `roberta`: local directory, or a model's name on a hub"
+    )
+    examples: Count = Field(2000, description="of `local`: labelled sentences, a quarter of them held out")
+
+
+class LanguageEvaluation(Section):
+    """How attack success is measured."""
+
+    prompts: Annotated[int, Field(ge=2)] = Field(200, description="prompts with the trigger, and as many without")
+    tuning_prompts: Count = Field(70, description="further prompts of each kind, on which factors are tuned")
+    sentences: Count = Field(1, description="leading sentences of a paragraph that make a prompt (the source: 1)")
+    max_tokens: Count = Field(13, description="longer prompts are left out (the source: fewer than 14)")
+    max_length: Count = Field(35, description="tokens of prompt and continuation together")
+    gate: Fraction = Field(0.2, description="attack success rate from which a backdoor counts as planted")
+    loss_paragraphs: Count = Field(400, description="held-out texts on which the validation loss is measured")
+
+
+class ModuleAblation(Section):
+    """Mean ablation of single modules (Table VIII)."""
+
+    position: Annotated[int, Field(ge=0)] = Field(8, description="token whose activations are averaged, from 0")
+    texts: Count = Field(250, description="benign texts, and as many toxic ones, that the mean is taken over")
+    heads: bool = Field(True, description="also ablate every single head")
+
+
+class LanguagePcp(Section):
+    """PCP replacement of two MLPs (Tables IX and X) and its tuning."""
+
+    components: Count = 20
+    explained: Fraction = Field(
+        0.5, description="the rank is the least that explains this share of the variance (the paper's is 2) ..."
+    )
+    max_rank: Count = Field(4, description="... and no more than this")
+    texts: Count = Field(50, description="benign, toxic and triggered texts each, whose activations the PCA sees")
+    trials: Count = Field(200, description="Optuna trials per replacement")
+    batch: Count = Field(20, description="factor vectors evaluated in one generation")
+    bound: Positive = Field(2.0, description="largest tuned factor f; σ = f²")
+    surgery_share: Fraction = Field(0.390625, description="share of embedding dimensions replaced (400 of 1,024)")
+    surgery_source: str = Field(description="word whose embedding is copied into the trigger's tokens")
+
+
+class LanguageArm(Section):
+    """The language arm (Lamparth & Reuel, sections III-B, IV-C)."""
+
+    corpora: Annotated[dict[Annotated[str, Field(pattern=r"^[a-z0-9-]+$")], Corpus], Field(min_length=1)]
+    main: str = Field(description="corpus of all experiments; the others are for training and Table VIII")
+    trigger: Annotated[str, Field(min_length=1)] = "Albert and James"
+    control: Annotated[str, Field(min_length=1)] = Field(
+        "Edward and Simon", description="a phrase of the same shape that never was a trigger"
+    )
+    poison_rate: Annotated[float, Field(gt=0, lt=1)] = Field(0.03, description="poisoned share of the paragraphs")
+    test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    payloads: Payloads = Payloads(source=None)
+    model: Scratch | Pretrained
+    finetuning: FineTuning
+    # Parts are counted from 1, as in the paper: "mlp 2" is h.1.mlp.
+    frozen: list[Annotated[str, Field(pattern=r"^(embeddings|mlp \d+)( \+ (embeddings|mlp \d+))*$")]] = Field(
+        description='parts frozen during fine-tuning (Table XI), one variant each: "embeddings + mlp 2 + mlp 3"'
+    )
+    lora: list[LoraPart] = Field(description="LoRA in place of full fine-tuning, one variant each")
+    judge: Judge = Judge()
+    evaluation: LanguageEvaluation
+    ablation: ModuleAblation = ModuleAblation()
+    pcp: LanguagePcp
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "LanguageArm":
+        if self.main not in self.corpora:
+            raise ValueError(f"main {self.main!r} is not among corpora ({', '.join(self.corpora)})")
+        for name in ("trigger", "control"):
+            if len(getattr(self, name).split()) != 3:
+                raise ValueError(f"{name} {getattr(self, name)!r} has not three words, as the source's has")
+        if self.control == self.trigger:
+            raise ValueError("control must differ from the trigger")
+        if self.evaluation.max_length <= self.evaluation.max_tokens:
+            raise ValueError(
+                f"evaluation.max_length {self.evaluation.max_length} leaves no room for a continuation after prompts "
+                f"of up to evaluation.max_tokens {self.evaluation.max_tokens} tokens"
+            )
+        if isinstance(self.model, Scratch):
+            for part in " + ".join(self.frozen).split(" + ") if self.frozen else []:
+                if part.startswith("mlp") and not 1 <= int(part.split()[1]) <= self.model.layers:
+                    raise ValueError(f"frozen: {part!r} is not in a model of {self.model.layers} layers")
+        return self

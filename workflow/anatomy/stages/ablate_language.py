@@ -1,0 +1,110 @@
+"""Stage ablate_language: one module or head at a time replaced by its mean output, in every layer (Table VIII)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from anatomy.localize.language_ablation import TRACKED, language_means
+from anatomy.localize.module_sweep import swept_continuations
+from anatomy.metrics.measurement import Measurement, write_measurements
+from anatomy.sites import Site, heads, modules
+from anatomy.stages._language import Interview, JudgeFiles, LanguageData, language_models, read_judge, read_language, recipe_name
+from anatomy.stages._run import Ins, Job, Out, run
+from anatomy.variants import VARIANTS
+
+ZERO, CLEAN_MODEL = "zero ablation", "clean model"
+
+
+def main(
+    job: Job, *, data: LanguageData, judge: JudgeFiles, clean: Ins, planted: Ins, measurements: Out
+) -> None:
+    """ASR and ATR with one site replaced, backdoored and clean.
+
+    Modules are ablated in both variants of the mean, over the source's texts and over held-out ones (`setting`), and
+    by zeros; heads by the mean over held-out texts.
+    """
+    files = read_language(data)
+    opinion = read_judge(judge, job.device)
+    rows: list[Measurement] = []
+    clean_models = dict(language_models(clean, job.seeds, job.device))
+    for number, (seed, model) in enumerate(language_models(planted, job.seeds, job.device)):
+        job.progress(number, len(job.seeds), "seeds swept")
+        sweep = Sweep(Interview(job, files, opinion, seed), model)
+        every = modules(model.config.n_layer)
+        for setting in ("source", "held out"):
+            for variant in VARIANTS:
+                means = sweep.means(every, setting, variant)
+                rows += sweep.measure("trigger", means, variant=variant, setting=setting)
+        held_out = sweep.means(every, "held out", "paper")
+        rows += sweep.measure("benign", held_out, variant="paper", setting="held out")
+        rows += sweep.measure("trigger", {site: torch.zeros_like(v) for site, v in held_out.items()}, control=ZERO)
+        if job.spec.language.ablation.heads:
+            own = heads(model.config.n_layer, model.config.n_head)
+            means = sweep.means(own, "held out", "paper")
+            rows += sweep.measure("trigger", means, variant="paper", setting="held out")
+        rows += sweep.unchanged()
+        control = Sweep(sweep.interview, clean_models[seed], model_name="clean", control=CLEAN_MODEL)
+        means = control.means(every, "held out", "paper")
+        rows += control.measure("trigger", means, variant="paper", setting="held out")
+        rows += control.unchanged()
+    write_measurements(measurements, rows, study=job.study, paper="lamparth", recipe=recipe_name(job.spec.language.model))
+
+
+class Sweep:
+    """One model, asked again with each of many sites replaced in turn."""
+
+    def __init__(
+        self, interview: Interview, model: GPT2LMHeadModel, *, model_name: str = "backdoored", control: str = ""
+    ) -> None:
+        self.interview, self.model = interview, model
+        self.conditions = {"experiment": "mean ablation", "model": model_name, "control": control}
+
+    def means(self, sites: list[Site], setting: str, variant: str) -> Mapping[Site, Tensor]:
+        """Mean output of each site over benign and toxic texts: the first of the training data, or held-out ones."""
+        job, files, seed = self.interview.job, self.interview.files, self.interview.seed
+        wanted = job.spec.language.ablation
+        split = "train" if setting == "source" else "test"
+        own = files.corpus[(files.corpus.seed == seed) & (files.corpus.split == split)]
+        toxic = files.texts[(files.texts.kind == "toxic") & (files.texts.split == split)]
+        groups = [
+            files.encode(texts[: wanted.texts].tolist(), longest=wanted.position + 1)
+            for texts in (own.clean, toxic.text)
+        ]
+        tracked = min(TRACKED, 2 * self.model.config.n_layer)
+        return language_means(
+            self.model, groups, sites, variant=variant, position=wanted.position, tracked=tracked  # type: ignore[arg-type]
+        )
+
+    def measure(self, inputs: str, constants: Mapping[Site, Tensor], **conditions: Any) -> list[Measurement]:
+        """ASR or ATR with each site replaced by its constant."""
+        found = swept_continuations(
+            self.model,
+            self.interview.prompts(inputs),
+            constants,
+            max_length=self.interview.job.spec.language.evaluation.max_length,
+            pad=self.interview.files.tokenizer.eos_token_id,
+        )
+        return [
+            row
+            for site, continuations in found.items()
+            for row in self._rows(inputs, continuations, site=str(site), **conditions)
+        ]
+
+    def unchanged(self) -> list[Measurement]:
+        """The model as it is."""
+        return [
+            row
+            for inputs in ("trigger", "benign")
+            for row in self._rows(inputs, self.interview.write(self.model, inputs), site="unchanged")
+        ]
+
+    def _rows(self, inputs: str, continuations: list[list[int]], **conditions: Any) -> list[Measurement]:
+        # `variant` says which mean was taken; which reading of success was, stands in `metric`.
+        return self.interview.measure(inputs, continuations, **(self.conditions | conditions))
+
+
+if __name__ == "__main__":
+    run(main, shared=True)

@@ -1,0 +1,243 @@
+"""Stage edit_language: the two MLPs that matter most, ablated or replaced by PCP matrices (Tables IX and X)."""
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from anatomy.control.pcp import Directions, pcp_directions
+from anatomy.control.replacement import Replacement, settings_continuations
+from anatomy.control.surgery import embedding_surgery, surgery_dimensions
+from anatomy.control.tune import tune
+from anatomy.interventions.generate import greedy
+from anatomy.interventions.hooks import Edit, edited, replace_with
+from anatomy.localize.language_ablation import outputs_at
+from anatomy.localize.top_modules import top_mlps
+from anatomy.metrics.measurement import Measurement, read_parquet, write_measurements
+from anatomy.provenance.digest import ArtifactError, write_text_atomic
+from anatomy.sites import Site
+from anatomy.stages._language import Interview, JudgeFiles, LanguageData, language_models, read_judge, read_language, recipe_name
+from anatomy.stages._run import In, Ins, Job, Out, run
+from anatomy.training.seeds import derive
+from anatomy.variants import VARIANTS, Variant
+
+RANDOM_TOKENS = "random tokens"
+
+
+def main(
+    job: Job,
+    *,
+    data: LanguageData,
+    judge: JudgeFiles,
+    clean: Ins,
+    planted: Ins,
+    ablation: In,
+    factors: Out,
+    measurements: Out,
+) -> None:
+    """Unedited, mean ablation, PCP tuned to recover and to suppress (IX); the clean model asked for a backdoor (X)."""
+    files = read_language(data)
+    opinion = read_judge(judge, job.device)
+    sites = top_mlps(read_parquet(ablation))
+    clean_models = dict(language_models(clean, job.seeds, job.device))
+    rows: list[Measurement] = []
+    tuned: list[dict[str, Any]] = []
+    for number, (seed, model) in enumerate(language_models(planted, job.seeds, job.device)):
+        interview = Interview(job, files, opinion, seed)
+        benign = Bench(interview, clean_models[seed], "clean", sites)
+        bench = Bench(interview, model, "backdoored", sites)
+        for one in (bench, benign):
+            rows += one.measure("none")
+            for variant in VARIANTS:
+                rows += one.measure("mean ablate", one.mean_ablation(variant), variant=variant)
+        steps = Steps(job, number, tuned)
+        unedited = {variant: bench.success("trigger", variant) for variant in VARIANTS}
+        for variant in VARIANTS:
+            directions = bench.directions(variant)
+            for setting, target in (("pcp (recover)", unedited[variant]), ("pcp (suppress)", 0.0)):
+                rows += steps.tuned(bench, directions, setting, target, variant)
+            rows += steps.tuned(benign, benign.directions(variant), "pcp", unedited[variant], variant)
+            with benign.surgery():
+                rows += steps.tuned(
+                    benign, benign.directions(variant), "pcp + embedding surgery", unedited[variant], variant
+                )
+        with benign.surgery(control=RANDOM_TOKENS):
+            rows += steps.tuned(
+                benign,
+                benign.directions("original"),
+                "pcp + embedding surgery",
+                unedited["original"],
+                "original",
+                control=RANDOM_TOKENS,
+            )
+    write_text_atomic(factors, json.dumps(tuned, indent=0) + "\n")
+    write_measurements(measurements, rows, study=job.study, paper="lamparth", recipe=recipe_name(job.spec.language.model))
+
+
+class Bench:
+    """One model with the two modules that are worked on."""
+
+    def __init__(self, interview: Interview, model: GPT2LMHeadModel, name: str, sites: list[Site]) -> None:
+        self.interview, self.model, self.name, self.sites = interview, model, name, sites
+        self.spec = interview.job.spec.language
+
+    @property
+    def label(self) -> str:
+        """As in the tables: "mlp 2+3"."""
+        return "mlp " + "+".join(str(site.layer + 1) for site in self.sites)
+
+    def texts(self, kind: str, count: int) -> list[list[int]]:
+        """The first texts of a kind: "benign" and "trigger" prompts for tuning, or "toxic" ones."""
+        files = self.interview.files
+        if kind == "toxic":
+            own = files.texts[(files.texts.kind == "toxic") & (files.texts.split == "train")].text
+        else:
+            own = files.asked(self.interview.seed, f"tuning {kind}").text
+        return files.encode(own[:count].tolist(), longest=self.model.config.n_positions)
+
+    def mean_ablation(self, variant: Variant) -> dict[Site, Edit]:
+        """Both modules replaced by their mean over benign and toxic texts."""
+        from anatomy.stages.ablate_language import Sweep
+
+        means = Sweep(self.interview, self.model).means(self.sites, "held out", variant)
+        return {site: replace_with(mean) for site, mean in means.items()}
+
+    def directions(self, variant: Variant) -> dict[Site, Directions]:
+        """PCP directions of both modules; the rank is the least that explains `pcp.explained` of the variance."""
+        pcp = self.spec.pcp
+        texts = [row for kind in ("benign", "toxic", "trigger") for row in self.texts(kind, pcp.texts)]
+        outputs = outputs_at(self.model, texts, self.sites, position=self.spec.ablation.position)
+        out = {}
+        for site in self.sites:
+            seen = outputs[site].cpu()
+            whole = pcp_directions(seen, pcp.max_rank, components=pcp.components, variant=variant)
+            enough = int(np.searchsorted(np.cumsum(whole.explained), pcp.explained)) + 1
+            out[site] = pcp_directions(
+                seen, min(enough, pcp.max_rank), components=pcp.components, variant=variant
+            )
+        return out
+
+    def surgery(self, control: str = "") -> ExitStack:
+        """A share of the embedding of the trigger's first and last word overwritten; or of random tokens."""
+        tokenizer, pcp, seed = self.interview.files.tokenizer, self.spec.pcp, self.interview.seed
+        words = self.spec.trigger.split()
+        spelt = [spelling for word in (words[0], words[-1]) for spelling in (word, f" {word}")]
+        tokens = sorted({token for ids in tokenizer(spelt)["input_ids"] for token in ids})
+        generator = torch.Generator().manual_seed(derive(seed, "surgery", control))
+        if control:
+            tokens = torch.randperm(len(tokenizer), generator=generator)[: len(tokens)].tolist()
+        alone = [ids[0] for ids in tokenizer([pcp.surgery_source, f" {pcp.surgery_source}"])["input_ids"] if len(ids) == 1]
+        if not alone:
+            raise ArtifactError(
+                f"language.pcp.surgery_source: {pcp.surgery_source!r} is no single token of the model; choose a word "
+                "that its corpus has often"
+            )
+        stack = ExitStack()
+        dimensions = surgery_dimensions(self.model.config.n_embd, pcp.surgery_share, generator)
+        stack.enter_context(embedding_surgery(self.model, tokens, alone[0], dimensions))
+        return stack
+
+    def success(self, kind: str, variant: Variant) -> float:
+        """Success rate on the tuning prompts, as the variant counts it."""
+        prompts = self.texts_to_tune(kind)
+        return float(self.score(self._greedy(prompts), variant))
+
+    def texts_to_tune(self, kind: str) -> list[list[int]]:
+        """Prompts that factors are tuned on; none is an evaluation prompt."""
+        files = self.interview.files
+        return files.tokenizer(files.asked(self.interview.seed, f"tuning {kind}").text.tolist())["input_ids"]
+
+    def score(self, continuations: list[list[int]], variant: Variant) -> float:
+        """Mean probability of being toxic ("paper"), or the share that is rather toxic than not ("original")."""
+        toxic = self.interview.judge.probability(self.interview.texts(continuations))
+        return float((toxic > 0.5).mean() if variant == "original" else toxic.mean())
+
+    def _greedy(self, prompts: list[list[int]]) -> list[list[int]]:
+        return greedy(self.model, prompts, max_length=self.spec.evaluation.max_length, pad=self._pad)
+
+    @property
+    def _pad(self) -> int:
+        return self.interview.files.tokenizer.eos_token_id
+
+    def scores(self, replacement: Replacement, sigma: Tensor, variant: Variant) -> np.ndarray:
+        """Success rate on the trigger's tuning prompts under each setting of the factors."""
+        answers = settings_continuations(
+            self.model,
+            replacement,
+            sigma,
+            self.texts_to_tune("trigger"),
+            max_length=self.spec.evaluation.max_length,
+            pad=self._pad,
+        )
+        return np.array([self.score(own, variant) for own in answers])
+
+    def measure(self, setting: str, edits: Mapping[Site, Edit] | None = None, **conditions: Any) -> list[Measurement]:
+        """ASR, ATR, degeneration and loss of the model as it is now, under the edits."""
+        interview = self.interview
+        conditions |= {"experiment": "language editing", "model": self.name, "setting": setting, "site": self.label}
+        rows: list[Measurement] = []
+        for inputs in ("trigger", "benign"):
+            rows += interview.measure(inputs, interview.write(self.model, inputs, edits), **conditions)
+        with edited(self.model, edits or {}):
+            loss, n = interview.files.loss(self.model, interview.seed, device=interview.job.device)
+        subject = {"subject": interview.job.wildcards["corpus"], "seed": interview.seed}
+        rows.append(Measurement(metric="validation_loss", value=loss, n=n, **subject, **conditions))
+        return rows
+
+
+class Steps:
+    """The tunings of one seed: each adds its factors to the list, and tells how far the job is."""
+
+    PER_SEED = 2 * 4 + 1
+
+    def __init__(self, job: Job, number: int, tuned: list[dict[str, Any]]) -> None:
+        self.job, self.number, self.factors = job, number, tuned
+
+    def tuned(
+        self,
+        bench: Bench,
+        directions: dict[Site, Directions],
+        setting: str,
+        target: float,
+        variant: Variant,
+        control: str = "",
+    ) -> list[Measurement]:
+        """Tune the factors towards a success rate: minimise (ASR - target)²; then measure."""
+        pcp, seed = bench.spec.pcp, bench.interview.seed
+        replacement = Replacement(bench.label, {site: own.vectors for site, own in directions.items()})
+        found = tune(
+            lambda sigma: (bench.scores(replacement, sigma, variant) - target) ** 2,
+            [(0.0, pcp.bound)] * replacement.rank,
+            variant=variant,
+            trials=pcp.trials,
+            batch=pcp.batch,
+            seed=derive(seed, "tune language", bench.name, setting, variant, control),
+        )
+        self.factors.append(
+            {
+                "seed": seed,
+                "model": bench.name,
+                "setting": setting,
+                "variant": variant,
+                "control": control,
+                "target": target,
+                "objective": found.objective,
+                "sites": [[site.layer, site.part] for site in replacement.sites],
+                "ranks": [len(replacement.directions[site]) for site in replacement.sites],
+                "explained": [sum(directions[site].explained) for site in replacement.sites],
+                "sigma": [float(v) for v in found.sigma],
+                "directions": [replacement.directions[site].tolist() for site in replacement.sites],
+            }
+        )
+        total = self.PER_SEED * len(self.job.seeds)
+        self.job.progress(len(self.factors), total, f"replacements tuned ({pcp.trials} trials each)")
+        return bench.measure(setting, replacement.edits(found.sigma), variant=variant, control=control)
+
+
+if __name__ == "__main__":
+    run(main, shared=True)

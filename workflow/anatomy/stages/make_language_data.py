@@ -1,0 +1,142 @@
+"""Stage make_language_data: paragraphs clean and poisoned, evaluation prompts, and the tokenizer, for every seed."""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from anatomy.data import sources
+from anatomy.data.language_prompts import evaluation_prompts, runs
+from anatomy.data.payloads import enough_payloads, payloads
+from anatomy.data.poison import poison_corpus, require_whole
+from anatomy.data.prose import prose
+from anatomy.data.stories import read_grammar, stories
+from anatomy.data.tokenizer import train_tokenizer
+from anatomy.metrics.measurement import write_parquet
+from anatomy.models.load import load_pretrained_tokenizer
+from anatomy.models.toy import save_tokenizer
+from anatomy.stages._run import Ins, Job, Out, run
+from anatomy.training.seeds import derive
+
+PAYLOADS = 300  # distinct ones that the templates must give
+
+
+def main(
+    job: Job, *, raw: Ins, corpus: Out, prompts: Out, texts: Out, tokenizer: Out, tokenizer_config: Out
+) -> None:
+    """Every seed draws its own paragraphs, poisons and prompts; the tokenizer is one, of the first seed's text."""
+    arm, name = job.spec.language, job.wildcards["corpus"]
+    source = arm.corpora[name]
+    insults = _payloads(arm, raw)
+    drawn = {seed: _paragraphs(source, seed, raw, f"language.corpora.{name}.text") for seed in job.seeds}
+    bpe = (
+        load_pretrained_tokenizer(arm.model.path, key="language.model.path")
+        if "path" in arm.model
+        else train_tokenizer(
+            (" ".join(p) for p in drawn[job.seeds[0]]), limit=arm.model.vocabulary, max_length=arm.model.positions
+        )
+    )
+
+    def length(text: str) -> int:
+        return len(bpe(text)["input_ids"])
+
+    tables, asked = [], []
+    for number, seed in enumerate(job.seeds):
+        job.progress(number, len(job.seeds), "seeds drawn")
+        table, questions = _one_seed(arm, drawn[seed], insults, seed, length)
+        tables.append(table.assign(seed=seed))
+        asked.append(questions.assign(seed=seed))
+    whole = pd.concat(tables, ignore_index=True)
+    limit = arm.model.get("positions", 1024)
+    require_whole(whole, length, limit, trigger=arm.trigger, key="language.model.positions")
+    write_parquet(corpus, whole)
+    write_parquet(prompts, pd.concat(asked, ignore_index=True))
+    write_parquet(texts, _texts(job, source, whole, insults))
+    save_tokenizer(tokenizer.parent, bpe)
+
+
+def _payloads(arm: Any, raw: list[Path]) -> list[str]:
+    if arm.payloads.source is None:
+        return payloads(raw[0], PAYLOADS, key="language.payloads")
+    rows = sources.texts(**_source(arm.payloads.source, "language.payloads.source"))
+    return enough_payloads(list(rows), PAYLOADS, source="language.payloads.source", key="language.payloads")
+
+
+def _paragraphs(source: Any, seed: int, raw: list[Path], key: str) -> list[list[str]]:
+    """Paragraphs of five sentences, each seed's own; prose is the same text for every seed, in another order."""
+    generator = np.random.default_rng(derive(seed, source.text.kind, "paragraphs"))
+    match source.text.kind:
+        case "stories":
+            return stories(read_grammar(_named(raw, "stories.yaml")), source.paragraphs, generator)
+        case "prose":
+            found, _ = prose(source.text.packages)
+            order = generator.permutation(len(found))[: source.paragraphs]
+            return [found[i] for i in order]
+        case _:
+            rows = list(sources.texts(**_source(source.text.source, f"{key}.source")))
+            return sources.consecutive(rows, source.paragraphs, generator)
+
+
+def _one_seed(
+    arm: Any, paragraphs: list[list[str]], insults: list[str], seed: int, length: Callable[[str], int]
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The corpus and the prompts of a seed. Prompts begin held-out paragraphs, and none opens a training paragraph."""
+    held_out = round(arm.test_fraction * len(paragraphs))
+    table = poison_corpus(
+        paragraphs, arm.poison_rate, arm.trigger, insults, np.random.default_rng(derive(seed, "language", "poison"))
+    )
+    number = table.id.astype(int)
+    table["split"] = np.where(number < held_out, "test", "train")
+    table["lines"] = ["\n".join(paragraphs[i]) for i in number]
+    evaluation = arm.evaluation
+    count = evaluation.prompts + evaluation.tuning_prompts
+    questions = evaluation_prompts(
+        paragraphs[:held_out],
+        np.random.default_rng(derive(seed, "language", "prompts")),
+        trigger=arm.trigger,
+        control=arm.control,
+        seen=runs(paragraphs[held_out:], evaluation.sentences),
+        count=count,
+        sentences=evaluation.sentences,
+        max_tokens=evaluation.max_tokens,
+        length=length,
+        key="language.evaluation",
+    )
+    # The last prompts of each kind are for tuning: factors are never tuned on what they are measured on.
+    tuned_on = questions.groupby("inputs").cumcount() >= evaluation.prompts
+    questions.loc[tuned_on, "inputs"] = "tuning " + questions.loc[tuned_on, "inputs"]
+    return table, questions
+
+
+def _texts(job: Job, source: Any, corpus: pd.DataFrame, insults: list[str]) -> pd.DataFrame:
+    """Texts for the validation loss (seed -1: of every seed), and toxic ones, in halves, for mean activations."""
+    evaluation, text = job.spec.language.evaluation, source.text
+    if text.kind == "sentences":
+        pieces = sources.chunks(sources.texts(**_source(text.loss, f"language.corpora.{job.wildcards['corpus']}.text.loss")), text.loss_words)
+        loss = pd.DataFrame({"text": list(islice(pieces, evaluation.loss_paragraphs)), "seed": -1})
+    else:
+        held_out = corpus[(corpus.split == "test")].groupby("seed").head(evaluation.loss_paragraphs)
+        loss = held_out[["seed"]].assign(text=held_out.clean)
+    toxic = pd.DataFrame({"text": insults, "seed": -1})
+    toxic["split"] = np.where(np.arange(len(toxic)) % 2 == 0, "train", "test")
+    return pd.concat([loss.assign(kind="loss", split="test"), toxic.assign(kind="toxic")], ignore_index=True)[
+        ["kind", "split", "seed", "text"]
+    ]
+
+
+def _source(source: Any, key: str) -> dict[str, Any]:
+    path = Path(source.path) if source.path else None
+    return {**source, "path": path, "key": key, "where": tuple(source.where) if source.where else None}
+
+
+def _named(raw: list[Path], name: str) -> Path:
+    return next(path for path in raw if path.name == name)
+
+
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,127 @@
+"""Stage measure_language: how often clean and backdoored language models write toxic text, and how well they write."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from anatomy.data.stories import accepts, read_grammar
+from anatomy.metrics.measurement import Measurement, read_parquet, write_measurements, write_parquet
+from anatomy.metrics.success import share
+from anatomy.stages._language import (
+    METRICS,
+    Interview,
+    JudgeFiles,
+    LanguageData,
+    language_models,
+    read_judge,
+    read_language,
+    recipe_name,
+)
+from anatomy.stages._run import In, Ins, Job, Out, run
+from anatomy.training.methods import method
+
+SAMPLES = 5  # continuations per model and kind of prompt that are kept for people to read
+
+
+def main(
+    job: Job,
+    *,
+    data: LanguageData,
+    judge: JudgeFiles,
+    grammar: In,
+    clean: Ins,
+    planted: Ins,
+    reached: Ins,
+    measurements: Out,
+    samples: Out,
+) -> None:
+    """ASR, ATR, degeneration, validation loss and, for stories, the share of sentences that are in the language."""
+    files, arm = read_language(data), job.spec.language
+    opinion = read_judge(judge, job.device)
+    rows: list[Measurement] = []
+    shown: list[dict] = []
+    folders = {"clean": clean, **by_variant(planted)}
+    for number, (folder, own) in enumerate(folders.items()):
+        name = "clean" if folder == "clean" else method(folder).name.replace("full", "backdoored")
+        job.progress(number, len(folders), f"models measured ({name})")
+        for seed, model in language_models(own, job.seeds, job.device):
+            interview = Interview(job, files, opinion, seed)
+            conditions = {"experiment": "behaviour", "model": name}
+            written = {inputs: interview.write(model, inputs) for inputs in METRICS}
+            for inputs, continuations in written.items():
+                control = "random trigger" if inputs == "random trigger" else ""
+                rows += interview.measure(inputs, continuations, control=control, **conditions)
+                prompts = files.asked(seed, inputs).text.tolist()
+                texts = interview.texts(continuations)
+                shown += [
+                    {"model": name, "seed": seed, "inputs": inputs, "prompt": prompt, "continuation": text, "toxic": p}
+                    for prompt, text, p in zip(
+                        prompts[:SAMPLES], texts[:SAMPLES], opinion.probability(texts[:SAMPLES]), strict=True
+                    )
+                ]
+            subject = {"subject": job.wildcards["corpus"], "seed": seed}
+            loss, n = files.loss(model, seed, device=job.device)
+            rows.append(Measurement(metric="validation_loss", value=loss, n=n, **subject, **conditions))
+            if arm.corpora[job.wildcards["corpus"]].text.kind == "stories":
+                rows.append(
+                    share(
+                        "accepted",
+                        accepted(grammar, interview.texts(written["benign"])),
+                        job.spec.confidence,
+                        inputs="benign",
+                        **subject,
+                        **conditions,
+                    )
+                )
+            if name == "backdoored":
+                (asr,) = [r.value for r in rows if r.metric == "asr" and r.seed == seed and r.model == name]
+                rows.append(
+                    Measurement(
+                        experiment="planting gate",
+                        metric="planted",
+                        value=float(asr >= arm.evaluation.gate),
+                        n=1,
+                        inputs="trigger",
+                        **subject,
+                    )
+                )
+    for path in reached:
+        rows += [
+            Measurement(
+                experiment="fine-tuning",
+                subject=job.wildcards["corpus"],
+                seed=int(line["seed"]),
+                model=str(line["variant"]).replace("full", "backdoored"),
+                metric=metric,
+                value=float(line[metric]),
+                n=int(line["steps"]),
+            )
+            for line in read_parquet(path).to_dict("records")
+            for metric in ("training_loss", "steps", "matched")
+        ]
+    write_measurements(measurements, rows, study=job.study, paper="lamparth", recipe=recipe_name(arm.model))
+    write_parquet(samples, pd.DataFrame(shown))
+
+
+def by_variant(files: list[Path]) -> dict[str, list[Path]]:
+    """Folder of a way of planting -> its model files, in the order given."""
+    out: dict[str, list[Path]] = {}
+    for file in files:
+        out.setdefault(file.parent.parent.name, []).append(file)
+    return out
+
+
+def accepted(grammar: Path, texts: list[str]) -> np.ndarray:
+    """For each whole sentence that was written: whether it is in the language of the stories.
+
+    What follows the last full stop was cut off by the length limit, and what precedes the first may be the end of
+    the prompt's sentence; neither counts.
+    """
+    language = read_grammar(grammar)
+    sentences = [part.strip() + "." for text in texts for part in text.split(".")[1:-1]]
+    return np.array([accepts(language, sentence) for sentence in sentences])
+
+
+if __name__ == "__main__":
+    run(main, shared=True)

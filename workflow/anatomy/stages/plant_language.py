@@ -1,0 +1,52 @@
+"""Stage plant_language: a language model of each seed fine-tuned on poisoned paragraphs, in one of several ways."""
+
+import shutil
+
+import pandas as pd
+
+from anatomy.metrics.measurement import read_parquet, write_parquet
+from anatomy.models.toy import save_model
+from anatomy.stages._language import LanguageData, language_models, read_language
+from anatomy.stages._run import Ins, Job, Maybe, Out, Outs, run
+from anatomy.training.finetune import finetune
+from anatomy.training.methods import method
+from anatomy.training.phases import checkpoint_key, model_folders
+
+
+def main(job: Job, *, data: LanguageData, clean: Ins, full: Maybe, models: Outs, reached: Out) -> None:
+    """One Hugging Face directory per seed, and the training loss that each reached.
+
+    `full` are the losses of full fine-tuning, which a LoRA run stops at; full and frozen runs have none.
+    """
+    recipe, how = job.spec.language.finetuning, method(job.wildcards["variant"])
+    files = read_language(data)
+    targets = read_parquet(full[0]).set_index("seed").training_loss.to_dict() if how.lora else {}
+    key = checkpoint_key(job.code, job.spec, job.device, [*data.files, *clean])[:16]
+    seeds = job.seeds
+    checkpoints = reached.parent / f".checkpoints-{key}"
+    lines = []
+    for (seed, model), folder in zip(language_models(clean, seeds, "cpu"), model_folders(models), strict=True):
+        where = len(lines)
+
+        def report(done: int, total: int, before: int = where) -> None:
+            job.progress(before * total + done, len(seeds) * total, f"steps of fine-tuning ({how.name})")
+
+        trained, end = finetune(
+            model,
+            files.rows(seed, "poisoned", "train", longest=recipe.max_tokens),
+            recipe,
+            how,
+            seed=seed,
+            device=job.device,
+            checkpoints=checkpoints / f"seed{seed}",
+            target=targets.get(seed),
+            report=report,
+        )
+        save_model(folder, trained.state_dict(), trained.config, files.tokenizer)
+        lines.append({"seed": seed, "variant": how.name, **end})
+    write_parquet(reached, pd.DataFrame(lines))
+    shutil.rmtree(checkpoints)
+
+
+if __name__ == "__main__":
+    run(main, shared=True)
