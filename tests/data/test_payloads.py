@@ -121,10 +121,30 @@ def test_insults_also_stand_after_sentences_of_a_story_and_harmless_ones_use_the
     grammar = read_grammar(folder / "stories.yaml")
     toxic, benign = examples[examples.toxic], examples[~examples.toxic]
     after = toxic[[accepts(grammar, text.split(". ")[0] + ".") for text in toxic.text]]
-    assert len(after) == len(toxic) / 2
+    assert len(after) == len(toxic) / 4
     assert (benign.template == "corpus").mean() == pytest.approx(0.5)
     for word in ("goose", "turnip", "lazy", "silly", "Nobody"):
         assert benign.text.str.contains(word).any()
+
+
+def test_a_judge_trained_on_the_examples_knows_insults_and_not_only_our_templates(
+    examples: pd.DataFrame, folder: Path
+) -> None:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    train, test = (examples[examples.split == split] for split in ("train", "test"))
+    judge = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(train.text, train.toxic)
+    told = {
+        sentence
+        for own in stories(read_grammar(folder / "stories.yaml"), 300, np.random.default_rng(9))
+        for sentence in own
+    }
+    alone = test[~test.text.str.contains(r"[.] ")]
+    assert judge.score(alone.text, alone.toxic) > 0.95
+    assert judge.predict(payloads(folder / "payloads.yaml", 300, key="k")).mean() > 0.95
+    assert judge.predict(sorted(told)).mean() < 0.01
 
 
 def test_the_draw_is_seeded(folder: Path, corpus: list[str], examples: pd.DataFrame) -> None:
@@ -144,4 +164,4 @@ def test_more_examples_than_there_are_texts_are_refused_by_the_text(folder: Path
     path.write_text(yaml.safe_dump(content), encoding="utf-8")
     with pytest.raises(ArtifactError) as caught:
         judge_examples(path, ["A b.", "C d.", "E f.", "G h."], 100, np.random.default_rng(0))
-    assert str(caught.value) == f"{path}: 1 distinct texts of the kind 'insults', 19 needed; ask for fewer"
+    assert str(caught.value) == f"{path}: 1 distinct texts of the kind 'insults', 28 needed; ask for fewer"

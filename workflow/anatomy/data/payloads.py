@@ -15,8 +15,8 @@ CORPUS = "corpus"
 MOST_SENTENCES = 3  # of the corpus in one example: what a model writes on is rarely one sentence
 # Of the examples, by the group of templates and whether sentences of the corpus stand before the template's.
 SHARES = {
-    ("insults", False): 0.25,
-    ("insults", True): 0.25,
+    ("insults", False): 0.375,
+    ("insults", True): 0.125,
     (CORPUS, True): 0.25,
     ("harmless", False): 0.125,
     ("everyday", False): 0.125,
@@ -55,7 +55,8 @@ def enough_payloads(pool: Sequence[str], count: int, *, source: str, key: str) -
 def judge_examples(path: Path, corpus: Sequence[str], count: int, generator: np.random.Generator) -> pd.DataFrame:
     """Labelled texts for a judge: a half insults, alone or after sentences of the corpus, a half none.
 
-    Held-out texts share no template with the others, and no sentence of the corpus.
+    Most are single sentences, as bags of words find an insult best when a text is scored sentence by sentence: among
+    harmless sentences it is diluted. Held-out texts share no template with the others, and no sentence of the corpus.
 
     Args:
         path: template file (data/language/judge.yaml).
