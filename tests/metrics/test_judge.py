@@ -160,9 +160,10 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trained = ByteLevelBPETokenizer()
     special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     trained.train_from_iterator(TEXTS * 3, vocab_size=320, special_tokens=special, show_progress=False)
-    trained.save_model(str(folder))
-    merges = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
-    vocabulary = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    parts = tmp_path_factory.mktemp("parts")
+    trained.save_model(str(parts))
+    merges = (parts / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
+    vocabulary = json.loads((parts / "vocab.json").read_text(encoding="utf-8"))
     RobertaTokenizer(vocabulary, [tuple(m.split()) for m in merges]).save_pretrained(folder)
     config = RobertaConfig(
         vocab_size=len(vocabulary),
@@ -211,6 +212,13 @@ def test_it_gives_the_model_s_probability_of_toxic_whatever_the_batch(batch: int
     assert np.ptp(found) > 0.01
 
 
+def test_a_text_that_occurs_often_is_judged_once(whole: Path) -> None:
+    judge, rows = RobertaJudge(whole), []
+    judge.model.register_forward_hook(lambda _, args, kwargs, out: rows.append(len(out.logits)), with_kwargs=True)
+    assert len(judge.probability([TEXTS[0], TEXTS[1], TEXTS[0]] * 10)) == 30
+    assert rows == [2]
+
+
 def test_no_texts_no_probabilities(whole: Path) -> None:
     assert RobertaJudge(whole).probability([]).tolist() == []
 
@@ -239,19 +247,48 @@ def test_a_missing_folder_is_named_with_the_key(tmp_path: Path) -> None:
         RobertaJudge(tmp_path / "judge")
     assert str(caught.value) == (
         f"{tmp_path / 'judge'}: no such folder; language.judge.path must name a classifier's folder (config.json, "
-        "model.safetensors, tokenizer.json) or a model of the Hugging Face hub"
+        "model.safetensors and the tokenizer's files) or a model of the Hugging Face hub"
     )
 
 
-@pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
+def test_the_tokenizer_may_be_of_the_older_two_files(folder: Path) -> None:
+    """As in s-nlp/roberta_toxicity_classifier: vocab.json and merges.txt."""
+    before = RobertaJudge(folder).probability(TEXTS)
+    model = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
+    (folder / "vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
+    merges = "".join(" ".join(pair) + "\n" for pair in model["merges"])
+    (folder / "merges.txt").write_text("#version: 0.2\n" + merges, encoding="utf-8")
+    (folder / "tokenizer.json").unlink()
+    assert np.array_equal(RobertaJudge(folder).probability(TEXTS), before)
+
+
+@pytest.mark.parametrize("missing", ["config.json", "model.safetensors", "tokenizer.json"])
 def test_a_folder_without_its_files_is_named_with_the_key(missing: str, folder: Path) -> None:
     (folder / missing).unlink()
     with pytest.raises(ArtifactError) as caught:
         RobertaJudge(folder)
     assert str(caught.value).startswith(f"{folder}: no readable classifier (")
     assert str(caught.value).endswith(
-        "language.judge.path must name a folder with config.json, model.safetensors and tokenizer.json"
+        "language.judge.path must name a folder with config.json, model.safetensors and the tokenizer's files"
     )
+
+
+def test_a_truncated_classifier_is_named(folder: Path) -> None:
+    weights = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(weights[: len(weights) // 2])
+    with pytest.raises(ArtifactError, match="no readable classifier"):
+        RobertaJudge(folder)
+
+
+def test_weights_are_not_made_up(folder: Path) -> None:
+    """transformers fills in missing weights at random, with no more than a warning."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    del weights["classifier.out_proj.weight"]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ArtifactError, match=r"model.safetensors has no classifier.out_proj.weight"):
+        RobertaJudge(folder)
 
 
 def test_a_pickle_is_not_read(folder: Path) -> None:

@@ -129,9 +129,7 @@ def check_room(model: GPT2LMHeadModel, prompts: Sequence[Ids], max_length: int) 
         raise ValueError(f"max_length is {max_length}, and the model has {model.config.n_positions} positions")
     for prompt in prompts:
         if not 0 < len(prompt) < max_length:
-            raise ValueError(
-                f"a prompt of {len(prompt)} tokens: expected 1 to {max_length - 1}, below max_length"
-            )
+            raise ValueError(f"a prompt of {len(prompt)} tokens: expected 1 to {max_length - 1}, below max_length")
 
 
 def _until(ids: list[int], eos: int | None) -> list[int]:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
 
+FILES = "config.json, model.safetensors and the tokenizer's files"  # of a classifier in Hugging Face's layout
 TERMS = ["term", "idf", "coefficient"]  # columns of a saved local judge
 
 
@@ -191,27 +192,32 @@ def _intercept(path: Path) -> float:
 
 def _load_classifier(source: str | Path) -> tuple[Any, Any]:
     """Tokenizer and model, or one sentence that says what to do."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     local = Path(source).is_dir()
     is_hub_name = str(source).count("/") == 1 and not str(source).startswith((".", "/", "~"))
     if not local and not is_hub_name:
         raise ArtifactError(
-            f"{source}: no such folder; language.judge.path must name a classifier's folder (config.json, "
-            "model.safetensors, tokenizer.json) or a model of the Hugging Face hub"
+            f"{source}: no such folder; language.judge.path must name a classifier's folder ({FILES}) or a model of "
+            "the Hugging Face hub"
         )
     try:
         # trust_remote_code is named, because without it transformers may ask at the terminal.
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, local_files_only=local)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            source, trust_remote_code=False, local_files_only=local, use_safetensors=True
+        model, loaded = AutoModelForSequenceClassification.from_pretrained(
+            source, trust_remote_code=False, local_files_only=local, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError) as error:
+        # What is not in the files transformers makes up: random weights, a tokenizer that knows no word.
+        if missing := sorted(loaded["missing_keys"]):
+            raise ValueError(f"model.safetensors has no {', '.join(missing)}")
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise ValueError("the tokenizer's files are missing")
+    except (OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         if local:
             raise ArtifactError(
-                f"{source}: no readable classifier ({reason}); language.judge.path must name a folder with "
-                "config.json, model.safetensors and tokenizer.json"
+                f"{source}: no readable classifier ({reason}); language.judge.path must name a folder with {FILES}"
             ) from None
         raise ArtifactError(
             f"{source}: no such folder, and not to be had from the Hugging Face hub ({reason}); where the hub cannot "
