@@ -1,0 +1,136 @@
+"""Greedy generation for many prompts at once: left padding, a key-value cache, and edits where they are wanted."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import DynamicCache, GPT2LMHeadModel
+
+from anatomy.interventions.hooks import Edit, edited
+from anatomy.sites import Site
+
+Ids = Sequence[int]
+Item = TypeVar("Item")
+ROWS = 256  # prompts in one batch; bounds the memory, changes no result
+
+
+@dataclass(frozen=True)
+class LeftPadded:
+    """Prompts that end at the same column: ids, 1 where a token is the prompt's own, and its place in the prompt."""
+
+    ids: Int[Tensor, "batch position"]
+    mask: Int[Tensor, "batch position"]
+    places: Int[Tensor, "batch position"]
+
+
+def greedy(
+    model: GPT2LMHeadModel,
+    prompts: Sequence[Ids],
+    *,
+    max_length: int,
+    pad: int,
+    edits: Mapping[Site, Edit] | None = None,
+    rows: int = ROWS,
+) -> list[list[int]]:
+    """The most likely continuation of every prompt, token by token, without the end-of-text token.
+
+    `max_length` counts the prompt's tokens too, as in transformers' generate. `pad` is any id of the vocabulary: what
+    stands there is masked. A prompt that occurs several times is continued once. `edits` hold while the prompt is
+    read and while the text is written; they must act on each position by itself and treat all rows alike.
+
+    Equal to model.generate(do_sample=False) on one prompt after the other (a test).
+
+    Raises:
+        ValueError: a prompt is empty or leaves no room, or max_length exceeds the model's positions.
+    """
+    check_room(model, prompts, max_length)
+    found: dict[tuple[int, ...], list[int]] = {}
+    with torch.no_grad(), edited(model, edits or {}):
+        for some in split(distinct(prompts), rows):
+            padded = left_padded(some, pad, model.device)
+            cache = DynamicCache(config=model.config)
+            logits = model(
+                padded.ids,
+                attention_mask=padded.mask,
+                position_ids=padded.places,
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=1,
+            ).logits[:, -1]
+            found.update(zip(some, go_on(model, logits, cache, padded.mask, max_length), strict=True))
+    return [list(found[tuple(prompt)]) for prompt in prompts]
+
+
+def go_on(
+    model: GPT2LMHeadModel,
+    logits: Float[Tensor, "batch vocabulary"],
+    cache: DynamicCache,
+    mask: Int[Tensor, "batch position"],
+    max_length: int,
+) -> list[list[int]]:
+    """Continue rows whose prompts were read: `logits` after them, their keys and values in `cache`, their `mask`.
+
+    All rows go on until the last has ended; what a row writes after its end is cut off.
+    """
+    eos: Any = model.config.eos_token_id  # one id, or none
+    length = mask.sum(1)
+    room = max_length - length
+    ended = torch.zeros_like(room, dtype=torch.bool)
+    tokens: list[Tensor] = []
+    while True:
+        tokens.append(logits.argmax(-1))
+        if eos is not None:
+            ended |= tokens[-1] == eos
+        if bool((ended | (room <= len(tokens))).all()):
+            break
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        # A row that has ended may be past the last position the model has.
+        place = (length + len(tokens) - 1).clamp(max=model.config.n_positions - 1)
+        logits = model(
+            tokens[-1][:, None],
+            attention_mask=mask,
+            position_ids=place[:, None],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits[:, -1]
+    written = torch.stack(tokens, dim=1).tolist()
+    return [_until(row[:own], eos) for row, own in zip(written, room.tolist(), strict=True)]
+
+
+def left_padded(prompts: Sequence[Ids], pad: int, device: torch.device | str) -> LeftPadded:
+    """One batch of prompts, padded on the left; every token keeps the position it has in its own prompt."""
+    longest = max(map(len, prompts))
+    ids = torch.tensor([[pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts], device=device)
+    mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    return LeftPadded(ids, mask, (mask.cumsum(1) - 1).clamp(min=0))
+
+
+def distinct(prompts: Sequence[Ids]) -> list[tuple[int, ...]]:
+    """Each prompt once; those of one length stand together, so that a batch has little padding."""
+    return sorted({tuple(prompt) for prompt in prompts}, key=lambda prompt: (len(prompt), prompt))
+
+
+def split(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    """The items in order, at most `size` at a time."""
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def check_room(model: GPT2LMHeadModel, prompts: Sequence[Ids], max_length: int) -> None:
+    """Refuse what cannot be generated.
+
+    Raises:
+        ValueError: see `greedy`.
+    """
+    if max_length > model.config.n_positions:
+        raise ValueError(f"max_length is {max_length}, and the model has {model.config.n_positions} positions")
+    for prompt in prompts:
+        if not 0 < len(prompt) < max_length:
+            raise ValueError(f"a prompt of {len(prompt)} tokens: expected 1 to {max_length - 1}, below max_length")
+
+
+def _until(ids: list[int], eos: int | None) -> list[int]:
+    return ids[: ids.index(eos)] if eos in ids else ids
