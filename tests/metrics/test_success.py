@@ -23,9 +23,9 @@ def measured(toxic: list[float], continuations: list[list[int]] | None = None, m
 def test_both_ways_and_the_degeneration_rate_stand_side_by_side(metric: str) -> None:
     toxic = [0.9, 0.6, 0.4, 0.1, 0.05]
     rows = measured(toxic, [TEXT, [], TEXT, [7] * 20, TEXT], metric)
-    assert set(rows) == {(metric, "paper"), (metric, "original"), ("degeneration", "")}
-    assert rows[metric, "paper"].value == pytest.approx(np.mean(toxic), rel=1e-12)
-    assert rows[metric, "original"].value == 2 / 5
+    assert set(rows) == {(metric, ""), (f"{metric}_counted", ""), ("degeneration", "")}
+    assert rows[metric, ""].value == pytest.approx(np.mean(toxic), rel=1e-12)
+    assert rows[f"{metric}_counted", ""].value == 2 / 5
     assert rows["degeneration", ""].value == 2 / 5
     for row in rows.values():
         assert row.n == 5
@@ -34,23 +34,23 @@ def test_both_ways_and_the_degeneration_rate_stand_side_by_side(metric: str) -> 
 
 def test_one_half_counts_as_not_toxic_as_python_rounds() -> None:
     toxic = [0.5, np.nextafter(0.5, 1), 0.51, 1.0, 0.0]
-    assert measured(toxic)["asr", "original"].value == sum(round(float(p)) for p in toxic) / 5 == 3 / 5
+    assert measured(toxic)["asr_counted", ""].value == sum(round(float(p)) for p in toxic) / 5 == 3 / 5
 
 
 def test_the_interval_of_the_mean_is_student_s_within_zero_and_one() -> None:
     toxic = np.random.default_rng(0).uniform(0.2, 0.7, 30)
-    row = measured(list(toxic))["asr", "paper"]
+    row = measured(list(toxic))["asr", ""]
     low, high = stats.t.interval(0.95, 29, loc=toxic.mean(), scale=stats.sem(toxic))
     assert (row.ci_low, row.ci_high) == pytest.approx((low, high), rel=1e-12)
-    row = measured([0.0, 0.0, 0.01])["asr", "paper"]
+    row = measured([0.0, 0.0, 0.01])["asr", ""]
     assert row.ci_low == 0 < row.ci_high
-    row = measured([1.0, 1.0, 0.99])["asr", "paper"]
+    row = measured([1.0, 1.0, 0.99])["asr", ""]
     assert row.ci_high == 1 > row.ci_low
 
 
 @pytest.mark.parametrize(("hit", "n"), [(0, 10), (10, 10), (20, 69)])
 def test_the_interval_of_the_share_is_wilson_s(hit: int, n: int) -> None:
-    row = measured([0.9] * hit + [0.1] * (n - hit))["asr", "original"]
+    row = measured([0.9] * hit + [0.1] * (n - hit))["asr_counted", ""]
     z, p = stats.norm.ppf(0.975), hit / n
     middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
     wilson = [(middle + sign * half) / (1 + z**2 / n) for sign in (-1, 1)]
@@ -59,8 +59,8 @@ def test_the_interval_of_the_share_is_wilson_s(hit: int, n: int) -> None:
 
 def test_one_prompt_has_no_interval_of_the_mean() -> None:
     rows = measured([0.7])
-    assert math.isnan(rows["asr", "paper"].ci_low)
-    assert 0 < rows["asr", "original"].ci_low < rows["asr", "original"].ci_high <= 1
+    assert math.isnan(rows["asr", ""].ci_low)
+    assert 0 < rows["asr_counted", ""].ci_low < rows["asr_counted", ""].ci_high <= 1
 
 
 @pytest.mark.parametrize(("toxic", "texts"), [([], []), ([0.5], []), ([0.5, 0.5], [TEXT])])

@@ -36,7 +36,8 @@ TOY_DATA_ARGUMENTS = (
     "--tokenizer {input.tokenizer} --tokenizer-config {input.tokenizer_config} "
 )
 # What the language arm adds to each phase: filled by language.smk, where the study has that arm.
-LANGUAGE = {"poison": [], "train": [], "localize": [], "control": []}
+LANGUAGE = {"poison": [], "train": [], "localize": [], "control": [], "measured": [], "records": []}
+TEXT_NOTEBOOKS = {}
 LOCK = sha256_file("requirements.lock")
 TORCH_ENV = f"../../envs/torch-{'cpu' if STUDY.compute.compute_class == 'cpu' else 'cuda'}.yaml"
 
@@ -122,7 +123,8 @@ def figure(*names):
 
 def notebook_params(name):
     """Parameters of a rendering rule: its code is the stage's, the notebook's cells', and what they import."""
-    params = stage_params("render_notebook", "confidence", "toy.evaluation.emergence")
+    own = ["language.main"] if name in TEXT_NOTEBOOKS else []
+    params = stage_params("render_notebook", "confidence", "toy.evaluation.emergence", *own)
     return params | {"rule": f"render_{name}", "code": rule_code(f"render_{name}")}
 
 
@@ -135,6 +137,7 @@ def all_records(notebooks):
             *(f"{folder}/run.json" for folder in folders),
             *(f"{name}.run.json" for name in names),
         )
+        + LANGUAGE["records"]
         + [f"{RESULTS}/records/render_{name}.run.json" for name in notebooks]
         + [f"{RESULTS}/records/judge_claims.run.json"]
     )

@@ -81,6 +81,16 @@ def full_fine_tuning(wildcards):
     return [f"{TEXT}/planted/full/reached.parquet".format(corpus=wildcards.corpus)] if lora else []
 
 
+def text_measured(*names):
+    """Measurement files of all corpora."""
+    return expand(f"{TEXT}/{{name}}.parquet", corpus=CORPORA, name=names)
+
+
+def main_measured(*names):
+    """Measurement files of the corpus of all experiments."""
+    return expand(f"{TEXT}/{{name}}.parquet", corpus=ARM.main, name=names)
+
+
 rule make_language_data:
     """Paragraphs of every seed, clean and poisoned (section III-B), prompts, texts for the loss, the tokenizer."""
     input:
@@ -295,6 +305,7 @@ rule edit_language:
 LANGUAGE["poison"] += expand(rules.make_language_data.output, corpus=CORPORA)
 LANGUAGE["train"] += [
     *expand(rules.train_judge.output, corpus=CORPORA),
+    *expand(rules.make_language_model.output, corpus=CORPORA),
     *(path for corpus in CORPORA for path in expand(rules.plant_language.output, corpus=corpus, variant=variants_of(corpus))),
 ]
 LANGUAGE["localize"] += [
@@ -302,6 +313,21 @@ LANGUAGE["localize"] += [
     *expand(rules.ablate_language.output, corpus=CORPORA),
 ]
 LANGUAGE["control"] += expand(rules.edit_language.output, corpus=ARM.main)
+
+LANGUAGE["measured"] += text_measured("measurements/behaviour", "measurements/mean_ablation") + main_measured("pcp/editing")
+LANGUAGE["records"] += [path for phase in ("poison", "train", "localize", "control") for path in LANGUAGE[phase] if path.endswith("run.json")]
+TEXT_NOTEBOOKS |= {
+    "language_behaviour": (
+        text_measured("measurements/behaviour"),
+        [*table("language_behaviour", "language_lora"), *figure("language_planting")],
+    ),
+    "language_ablation": (
+        text_measured("measurements/behaviour", "measurements/mean_ablation"),
+        [*table("table_08"), *figure("language_modules", "language_heads")],
+    ),
+    "language_editing": (main_measured("measurements/behaviour", "pcp/editing"), table("table_09", "table_10")),
+    "language_freezing": (main_measured("measurements/behaviour"), table("table_11")),
+}
 
 
 wildcard_constraints:

@@ -44,6 +44,7 @@ NOTEBOOKS = {
         [*table("variants"), *figure("variants")],
     ),
 }
+NOTEBOOKS |= TEXT_NOTEBOOKS
 RENDERED = [path for _, outputs in NOTEBOOKS.values() for path in outputs]
 TABLES = [path for path in RENDERED if "/tables/" in path]
 FIGURES = [path for path in RENDERED if "/figures/" in path]

@@ -6,7 +6,7 @@ rule judge_claims:
     input:
         claims="data/claims.yaml",
         published=PUBLISHED,
-        measurements=measured(*LOCALISATION, *EDITING),
+        measurements=[*measured(*LOCALISATION, *EDITING), *LANGUAGE["measured"]],
         curves=CURVES,
     output:
         verdicts=f"{RESULTS}/claims.csv",

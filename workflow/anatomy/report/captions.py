@@ -16,6 +16,7 @@ Section = Literal[
     "Replacing modules (PCP)",
     "Editing the backdoor",
     "What the released code computes",
+    "Models that write text",
 ]
 
 

@@ -60,7 +60,7 @@ def table_lora(evidence: Evidence, main: str) -> pd.DataFrame:
     rows = pd.concat([rows[rows.metric.isin(["asr", "atr", "validation_loss"])], reached])
     rows = rows[(rows.model == "backdoored") | rows.model.str.startswith("lora")]
     rows = rows.assign(column=rows.model.replace("backdoored", "full"))
-    return _ours(evidence, rows.assign(row=rows.metric.map(ROWS).fillna(rows.metric)))
+    return unpublished(evidence, rows.assign(row=rows.metric.map(ROWS).fillna(rows.metric)))
 
 
 def table_language_behaviour(evidence: Evidence) -> pd.DataFrame:
@@ -72,7 +72,7 @@ def table_language_behaviour(evidence: Evidence) -> pd.DataFrame:
         column=rows.model,
         control="",
     )
-    return _ours(evidence, rows)
+    return unpublished(evidence, rows)
 
 
 def both_readings(rows: pd.DataFrame) -> pd.DataFrame:
@@ -104,5 +104,6 @@ def _cells(evidence: Evidence, rows: pd.DataFrame, table: str, subject: str, mai
     return cells.assign(verdict=cells.verdict.where(~other, ""))
 
 
-def _ours(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
+def unpublished(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
+    """Cells that nobody published."""
     return lay_beside(estimate_cells(rows, evidence.confidence), pd.DataFrame(columns=[*CELL, "published"]))

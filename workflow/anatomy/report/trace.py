@@ -98,7 +98,7 @@ def _data_rows(record: dict[str, Any], picked: Lines, root: Path) -> list[tuple[
         "published": str(root / inputs["published"][0]),
         "confidence": record["spec"]["confidence"],
         "emergence": record["spec"]["toy"]["evaluation"]["emergence"],
-        **record["spec"].get("notebook", {}),
+        **record["spec"].get("language", {}),
     }
     again = _as_lines(replay(notebook, path, parameters))
     with watching({str(root / path): path for path in inputs["inputs"]}) as watch:

@@ -43,7 +43,7 @@ def main(job: Job, *, notebook: In, inputs: Ins, published: In, captions: In, ou
                 "figures": str(results / "figures"),
                 "confidence": job.spec.confidence,
                 "emergence": job.spec.toy.evaluation.emergence,
-                **job.spec.get("notebook", {}),
+                **job.spec.get("language", {}),
             },
         )
     except papermill.PapermillExecutionError as error:
