@@ -38,6 +38,7 @@ TOY_DATA_ARGUMENTS = (
 # What the language arm adds to each phase: filled by language.smk, where the study has that arm.
 LANGUAGE = {"poison": [], "train": [], "localize": [], "control": [], "measured": [], "records": []}
 TEXT_NOTEBOOKS = {}
+TEXT_MAIN = ["language.main"] if STUDY.language else []
 LOCK = sha256_file("requirements.lock")
 TORCH_ENV = f"../../envs/torch-{'cpu' if STUDY.compute.compute_class == 'cpu' else 'cuda'}.yaml"
 
@@ -123,7 +124,7 @@ def figure(*names):
 
 def notebook_params(name):
     """Parameters of a rendering rule: its code is the stage's, the notebook's cells', and what they import."""
-    own = ["language.main"] if name in TEXT_NOTEBOOKS else []
+    own = TEXT_MAIN if name in TEXT_NOTEBOOKS else []
     params = stage_params("render_notebook", "confidence", "toy.evaluation.emergence", *own)
     return params | {"rule": f"render_{name}", "code": rule_code(f"render_{name}")}
 

@@ -20,7 +20,7 @@ rule judge_claims:
     resources:
         **stage_resources(mem_mb=1000, runtime=10),
     params:
-        **stage_params("judge_claims", "confidence", "toy.evaluation.emergence"),
+        **stage_params("judge_claims", "confidence", "toy.evaluation.emergence", *TEXT_MAIN),
     message:
         "judging the claims"
     shell:

@@ -3,18 +3,20 @@
 import pandas as pd
 
 from anatomy.provenance.digest import write_text_atomic
-from anatomy.report.claims import claims_table, judge, read_claims
+from anatomy.report.claims import MAIN, claims_table, judge, read_claims
 from anatomy.report.tables import final_values, read_evidence, training_curves
 from anatomy.stages._run import In, Ins, Job, Out, run
 
 
 def main(job: Job, *, claims: In, published: In, measurements: Ins, curves: Ins, verdicts: Out, summary: Out) -> None:
     """Write claims.csv (everything) and summary.csv (what the terminal shows)."""
-    evidence = read_evidence(measurements, published, job.spec.confidence)
+    corpus = job.spec.get("language", {}).get("main", "")
+    evidence = read_evidence(measurements, published, job.spec.confidence, corpus)
     behaviour = evidence.of("behaviour", planted_only=False)
     final = final_values(training_curves(curves), behaviour, emergence=job.spec.toy.evaluation.emergence)
     evidence.measurements = pd.concat([evidence.measurements, final], ignore_index=True)
-    table = claims_table([judge(claim, evidence) for claim in read_claims(claims)])
+    stated = [claim for claim in read_claims(claims) if corpus or claim.measure.get("subject") != MAIN]
+    table = claims_table([judge(claim, evidence) for claim in stated])
     short = pd.DataFrame(
         {
             "item": table.says,
