@@ -1,7 +1,6 @@
 """The language arm, phase by phase: models that write text (sections III-B, IV-C). Included where the study has one."""
 
 from anatomy.spec.language import Pretrained
-from anatomy.training.methods import folder_of
 
 ARM = STUDY.language
 # Everything about the models of one corpus stands below this folder.
@@ -9,7 +8,6 @@ TEXT = f"{RESULTS}/language/{{corpus}}"
 CORPORA = list(ARM.corpora)
 # A model that is given serves every seed; one that is trained here is a seed's own.
 GIVEN = isinstance(ARM.model, Pretrained)
-PLANTED = ["full", *(folder_of("frozen", part) for part in ARM.frozen), *(folder_of("lora", part) for part in ARM.lora)]
 TEXT_DATA = {
     "corpus": f"{TEXT}/data/corpus.parquet",
     "prompts": f"{TEXT}/data/prompts.parquet",
@@ -52,16 +50,11 @@ def planted_language_models(*variants):
     )
 
 
-def variants_of(corpus):
-    """The ways of planting that a corpus has: all for the main one, full fine-tuning for the others."""
-    return PLANTED if corpus == ARM.main else ["full"]
-
-
 def planted_variants(wildcards):
     """The backdoored models of a corpus, however planted."""
     return [
         f"{TEXT}/planted/{variant}/seed{seed}/{file}".format(corpus=wildcards.corpus)
-        for variant in variants_of(wildcards.corpus)
+        for variant in ARM.ways(wildcards.corpus)
         for seed in STUDY.seeds
         for file in MODEL_FILES
     ]
@@ -71,7 +64,7 @@ def reached_losses(wildcards):
     """Where the fine-tunings of a corpus ended."""
     return [
         f"{TEXT}/planted/{variant}/reached.parquet".format(corpus=wildcards.corpus)
-        for variant in variants_of(wildcards.corpus)
+        for variant in ARM.ways(wildcards.corpus)
     ]
 
 
@@ -306,7 +299,7 @@ LANGUAGE["poison"] += expand(rules.make_language_data.output, corpus=CORPORA)
 LANGUAGE["train"] += [
     *expand(rules.train_judge.output, corpus=CORPORA),
     *expand(rules.make_language_model.output, corpus=CORPORA),
-    *(path for corpus in CORPORA for path in expand(rules.plant_language.output, corpus=corpus, variant=variants_of(corpus))),
+    *(path for corpus in CORPORA for path in expand(rules.plant_language.output, corpus=corpus, variant=ARM.ways(corpus))),
 ]
 LANGUAGE["localize"] += [
     *expand(rules.measure_language.output, corpus=CORPORA),
@@ -332,4 +325,4 @@ TEXT_NOTEBOOKS |= {
 
 wildcard_constraints:
     corpus="|".join(CORPORA),
-    variant="|".join(PLANTED),
+    variant="|".join(ARM.ways(ARM.main)),

@@ -15,14 +15,23 @@ from anatomy.spec.study import Study
 PHASES = ("poison", "train", "localize", "control", "render")
 # What may not leave the machine unless the study says so (`archive.push_hazards`). `*` stands for slashes too, so that
 # a folder and the files in it are told alike.
-HAZARDS = ("results/*/toy/*/data/corpus.parquet", "results/*/toy/*/backdoored/seed*")
-# Folders of one toy model (results/{study}/toy/{subject}/...); everything else of a study is rendered.
+HAZARDS = (
+    "results/*/toy/*/data/corpus.parquet",
+    "results/*/toy/*/backdoored/seed*",
+    "results/*/language/*/data/corpus.parquet",
+    "results/*/language/*/data/texts.parquet",
+    "results/*/language/*/planted/*/seed*",
+    "results/*/language/*/measurements/samples.parquet",
+)
+# Folders of one toy model (results/{study}/toy/{subject}/...) and of the models of one corpus
+# (results/{study}/language/{corpus}/...); everything else of a study is rendered.
 FOLDERS = {
     "poison": ("data",),
     "train": ("clean", "backdoored", "variants"),
     "localize": ("measurements",),
     "control": ("pcp",),
 }
+TEXT_FOLDERS = FOLDERS | {"train": ("judge", "clean", "planted")}
 # Folders whose files are outs one by one: those with hazards (for `backdoored`, the seeds' models come on top), and
 # `variants`, where training that was killed may leave weights under a hidden name. The others are one out each.
 PARTS: dict[str, tuple[str, ...]] = {
@@ -32,6 +41,16 @@ PARTS: dict[str, tuple[str, ...]] = {
     ),
     "backdoored": ("curve.parquet", "run.json"),
     "variants": ("curves.parquet", "run.json"),
+}
+TEXT_PARTS: dict[str, tuple[str, ...]] = {
+    "data": (
+        *("corpus.parquet", "prompts.parquet", "texts.parquet"),
+        *("tokenizer.json", "tokenizer_config.json", "run.json"),
+    ),
+    "measurements": (
+        *("behaviour.parquet", "behaviour.run.json", "samples.parquet"),
+        *("mean_ablation.parquet", "mean_ablation.run.json"),
+    ),
 }
 RENDERED = ("tables", "figures", "records", "report")
 RENDERED_FILES = ("claims.csv", "summary.csv", "manifest.jsonl", "ro-crate-metadata.json", "LAYOUT")
@@ -45,6 +64,8 @@ def phase_outs(study: Study) -> dict[str, list[str]]:
         phase: [f"{folder}{part}" for folder in own for part in _below(parts.get(Path(folder).name))]
         for phase, own in _toy_folders(study).items()
     }
+    for phase, texts in _text_outs(study).items():
+        outs[phase] += texts
     return outs | {"render": [f"results/{study.study}/{name}" for name in (*RENDERED, *RENDERED_FILES)]}
 
 
@@ -57,8 +78,9 @@ def pushed_outs(study: Study) -> list[str]:
 def phase_of(path: str) -> str:
     """The phase that made a file, given from the repository root (`results/...`)."""
     parts = path.split("/")
-    folder = parts[4] if len(parts) > 5 and parts[2] == "toy" else ""
-    return next((phase for phase, folders in FOLDERS.items() if folder in folders), "render")
+    folder = parts[4] if len(parts) > 5 and parts[2] in ("toy", "language") else ""
+    kinds = TEXT_FOLDERS if parts[2:3] == ["language"] else FOLDERS
+    return next((phase for phase, folders in kinds.items() if folder in folders), "render")
 
 
 def is_hazard(path: str) -> bool:
@@ -68,15 +90,18 @@ def is_hazard(path: str) -> bool:
 
 def render_ledger(study: Study) -> str:
     """The text of dvc.yaml for a study."""
-    outs, toy = phase_outs(study), _toy_folders(study)
+    outs, made = phase_outs(study), _toy_folders(study)
+    for phase, folders in _text_folders(study).items():
+        made[phase] += folders
     lists = study.toy.lexicon
     raw = [lists.positive.path, lists.negative.path, lists.neutral.path]
+    raw += ["data/language"] if study.language else []
     deps = {
         "poison": raw,
-        "train": toy["poison"],
-        "localize": [*toy["poison"], *toy["train"]],
-        "control": [*toy["poison"], *toy["train"]],
-        "render": [*toy["localize"], *toy["control"], "notebooks", "data/published", "data/claims.yaml"],
+        "train": made["poison"],
+        "localize": [*made["poison"], *made["train"]],
+        "control": [*made["poison"], *made["train"]],
+        "render": [*made["localize"], *made["control"], "notebooks", "data/published", "data/claims.yaml"],
     }
     pushed = set(pushed_outs(study))
     stages = {}
@@ -98,6 +123,29 @@ def ledger_path(root: Path = Path()) -> Path:
 def _toy_folders(study: Study) -> dict[str, list[str]]:
     toy = [f"results/{study.study}/toy/{subject}" for subject in study.toy.language.subjects]
     return {phase: [f"{model}/{folder}" for model in toy for folder in folders] for phase, folders in FOLDERS.items()}
+
+
+def _text_folders(study: Study) -> dict[str, list[str]]:
+    arm = study.language
+    homes = [f"results/{study.study}/language/{corpus}" for corpus in arm.corpora] if arm else []
+    return {phase: [f"{home}/{folder}" for home in homes for folder in own] for phase, own in TEXT_FOLDERS.items()}
+
+
+def _text_outs(study: Study) -> dict[str, list[str]]:
+    """As `phase_outs`, of the language arm; only its main corpus is edited and planted in every way."""
+    arm = study.language
+    if arm is None:
+        return {}
+    outs: dict[str, list[str]] = {phase: [] for phase in TEXT_FOLDERS}
+    for phase, folders in _text_folders(study).items():
+        for folder in folders:
+            corpus, name = folder.split("/")[-2:]
+            if name == "planted":
+                parts = (*(f"seed{seed}" for seed in study.seeds), "reached.parquet", "run.json")
+                outs[phase] += [f"{folder}/{way}/{part}" for way in arm.ways(corpus) for part in parts]
+            elif name != "pcp" or corpus == arm.main:
+                outs[phase] += [f"{folder}{part}" for part in _below(TEXT_PARTS.get(name))]
+    return outs
 
 
 def _below(parts: tuple[str, ...] | None) -> list[str]:

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from anatomy.spec.methods import folder_of
 from anatomy.spec.section import Count, Fraction, Positive, Section
 
 # Which projections LoRA adapts.
@@ -188,6 +189,11 @@ class LanguageArm(Section):
     evaluation: LanguageEvaluation
     ablation: ModuleAblation = ModuleAblation()
     pcp: LanguagePcp
+
+    def ways(self, corpus: str) -> list[str]:
+        """Folders of the ways of planting that a corpus has: all for the main one, full fine-tuning for the others."""
+        others = [folder_of("frozen", part) for part in self.frozen] + [folder_of("lora", part) for part in self.lora]
+        return ["full", *others] if corpus == self.main else ["full"]
 
     @model_validator(mode="after")
     def _consistent(self) -> "LanguageArm":

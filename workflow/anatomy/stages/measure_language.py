@@ -19,7 +19,7 @@ from anatomy.stages._language import (
     recipe_name,
 )
 from anatomy.stages._run import In, Ins, Job, Out, run
-from anatomy.training.methods import method
+from anatomy.spec.methods import method
 
 SAMPLES = 5  # continuations per model and kind of prompt that are kept for people to read
 

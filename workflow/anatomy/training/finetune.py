@@ -25,7 +25,7 @@ from transformers.trainer_utils import get_last_checkpoint
 from anatomy.metrics.loss import validation_loss
 from anatomy.models import gpt2
 from anatomy.provenance.digest import ArtifactError
-from anatomy.training.methods import Method
+from anatomy.spec.methods import Method
 from anatomy.training.seeds import derive
 
 if TYPE_CHECKING:
