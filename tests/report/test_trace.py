@@ -1,5 +1,7 @@
 """The measurements behind a cell are those it was computed from, or it is said that they cannot be told."""
 
+import io
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
+from anatomy.commands.origin import print_basis
 from anatomy.metrics.measurement import Measurement, read_parquet, write_measurements
 from anatomy.provenance.code import rule_code
 from anatomy.provenance.explain import explain
@@ -191,6 +195,20 @@ def test_a_cell_without_a_planted_seed_rests_on_the_gate_alone(study: Path) -> N
         basis = behind(path, wanted)
         assert basis.problem == "" and basis.differing == () and len(basis.rows) == 0
         assert set(basis.gate[basis.gate.experiment == "planting gate"].value) == {0.0} and len(basis.gate) == 6
+
+
+@pytest.mark.parametrize(
+    ("planted", "said"), [(2, "rests on these measurements"), (0, "no seed's backdoor was planted")]
+)
+def test_the_gate_is_printed_below_the_measurements(study: Path, planted: int, said: str) -> None:
+    make(measurements(planted=planted))
+    console = Console(file=io.StringIO(), width=200)
+    print_basis(behind(TABLE, CELL), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    first, second = text.split("which seeds count was decided by the planting gate, on these")
+    assert said in first and "planting gate" not in first
+    assert len(re.findall(r"planting gate.* planted .*[01] ", second)) == 3
+    assert len(re.findall(r"behaviour.*p\+t, held out, topk_negativity", second)) == 3
 
 
 def test_a_cell_that_was_not_measured_for_another_reason_names_no_gate(study: Path) -> None:
