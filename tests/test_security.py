@@ -17,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from tests.listeners import LISTENERS, listeners, needs_proc
 
 from anatomy.commands.run import snakemake_command
 from anatomy.models.toy import load_model
@@ -155,24 +156,6 @@ def test_what_is_no_archive(content: bytes, checkout: Path) -> None:
 
 SECRET = "s3kr1t-that-nobody-may-see"
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "GITHUB_TOKEN", "DVC_STUDIO_TOKEN", "PASSWORD", "SSH_AUTH_SOCK")
-# Run by the kernel and by the test: TCP sockets on which a process, or its parent, waits for others.
-LISTENERS = """
-import os
-def listeners(processes):
-    own = set()
-    for pid in processes:
-        for handle in os.listdir(f"/proc/{pid}/fd"):
-            try:
-                own.add(os.readlink(f"/proc/{pid}/fd/{handle}"))
-            except OSError:
-                continue
-    found = []
-    for table in ("/proc/net/tcp", "/proc/net/tcp6"):
-        for words in map(str.split, open(table).read().splitlines()[1:]):
-            if words[3] == "0A" and f"socket:[{words[9]}]" in own:
-                found.append(words[1].split(":")[0])
-    return found
-"""
 NOTEBOOK = """
 import json
 from pathlib import Path
@@ -232,17 +215,15 @@ def test_no_secret_of_the_shell_is_in_anything_that_was_written(ran: Path, monke
     assert [path.name for path in files if SECRET.encode() in path.read_bytes()] == []
 
 
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux says in /proc who listens")
+@needs_proc
 def test_nobody_from_outside_can_reach_a_stage_or_its_kernel(ran: Path) -> None:
     """The kernel keeps one port, on this machine alone: for what forked processes print, behind 16 random bytes."""
     found = json.loads((ran / "results/one/tables/listeners.json").read_text())
     assert set(found) <= {"0100007F"} and len(found) <= 1
 
 
-@pytest.mark.skipif(not Path("/proc/net/tcp").exists(), reason="only Linux says in /proc who listens")
+@needs_proc
 def test_a_listener_would_be_seen() -> None:
-    names: dict = {}
-    exec(LISTENERS, names)
-    before = names["listeners"]([os.getpid()])
+    before = listeners([os.getpid()])
     with socket.create_server(("127.0.0.1", 0)):
-        assert len(names["listeners"]([os.getpid()])) == len(before) + 1
+        assert len(listeners([os.getpid()])) == len(before) + 1

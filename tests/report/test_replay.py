@@ -19,7 +19,7 @@ from anatomy.provenance.lines import Lines, read_lines
 from anatomy.provenance.manifest import build_manifest, manifest_path, write_manifest
 from anatomy.provenance.record import read_record, write_record
 from anatomy.report import trace
-from anatomy.report.replay import GATE, CannotTell, replay
+from anatomy.report.replay import GATE, CannotTell, Origin, replay
 from anatomy.report.trace import OF_COURSES, Basis, rows_behind
 
 from .test_figures import SUBJECTS, make_corpora, make_curves, make_evidence, make_states
@@ -178,6 +178,46 @@ def test_a_changed_row_changes_exactly_the_lines_that_name_it(made: list[str], m
             assert changed <= naming, (path, row)
             counted = {i for i in naming if not _follows(path, before[path][i], row)}
             assert naming - counted <= changed, (path, row)
+
+
+def gates_behind_each(path: str, monkeypatch: pytest.MonkeyPatch) -> list[list[Origin]]:
+    """Per line, the rows named for the planting gate, heard as they are found."""
+    heard: list[list[Origin]] = []
+
+    def listen(*given: Any, **options: Any) -> list[Origin]:
+        heard.append(named(*given, **options))
+        return heard[-1]
+
+    named = trace.gate_behind
+    with monkeypatch.context() as patched:
+        patched.setattr(trace, "gate_behind", listen)
+        behind(path)
+    return heard
+
+
+def test_a_verdict_of_the_gate_changes_exactly_the_lines_that_name_it(
+    made: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every seed is planted; then one is not."""
+    (name,) = [path.stem for path in Path("notebooks").iterdir()]
+    file = Path(HOME, "toy/3-sentiment/measurements/all.parquet")
+    if not file.exists():
+        pytest.skip("the notebook reads no measurements")
+    order = [file["path"] for file in read_record(explain(made[0]).jobs[made[0]].record)["inputs"]["inputs"]]
+    parameters = {"inputs": order, "published": PUBLISHED, "confidence": 0.95, "emergence": 0.3}
+    before = {path: read_lines(path) for path in made}
+    gates = {path: gates_behind_each(path, monkeypatch) for path in made}
+    plain = read_parquet(file)
+    verdict = plain.index[(plain.experiment == GATE) & (plain.seed == 0)][0]
+    write_parquet(file, plain.assign(value=plain.value.where(plain.index != verdict, 0.0)))
+    for path in made:
+        table = replay(Path(f"notebooks/{name}.ipynb"), Path(path), parameters)
+        table.to_csv("again.csv", index=False, float_format="%.6g")
+        now = read_lines("again.csv")
+        changed = {i for i, line in enumerate(before[path]) if line not in now}
+        naming = {i for i, gate in enumerate(gates[path]) if Origin(str(file), int(verdict), "value") in gate}
+        assert changed <= naming, path
+        assert naming <= changed or Path(path).stem in COUNTS, path
 
 
 def _follows(path: str, line: dict[str, str], row: tuple[str, int]) -> bool:

@@ -1,5 +1,7 @@
 """The measurements behind a cell are those it was computed from, or it is said that they cannot be told."""
 
+import io
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -8,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
+from anatomy.commands.origin import print_basis
 from anatomy.metrics.measurement import Measurement, read_parquet, write_measurements
 from anatomy.provenance.code import rule_code
 from anatomy.provenance.explain import explain
@@ -30,12 +34,16 @@ SPEC = {"confidence": 0.95, "toy": {"evaluation": {"emergence": 0.1}}}
 CELL = "layer 1,mlp"
 
 
-def measurements() -> list[Measurement]:
-    """Three seeds, two variants, a control; the third seed's backdoor was not planted. All values differ."""
+def measurements(planted: int = 2) -> list[Measurement]:
+    """Three seeds, two variants, a control; the backdoor of the first seeds alone was planted. All values differ."""
     rows, value = [], 0.1
     for seed in range(3):
-        gate = {"experiment": "planting gate", "metric": "planted", "value": float(seed < 2)}
+        gate = {"experiment": "planting gate", "metric": "planted", "value": float(seed < planted)}
         rows.append(Measurement(subject="2-sentiment", seed=seed, n=1, **gate))
+        looked = {"metric": "topk_negativity", "inputs": "p+t", "value": 0.3 - 0.1 * seed}
+        for model, setting in (("backdoored", "held out"), ("backdoored", "published"), ("clean", "held out")):
+            own = {"model": model, "setting": setting, **looked}
+            rows.append(Measurement("behaviour", subject="2-sentiment", seed=seed, n=1, **own))
         loss = {"experiment": "behaviour", "setting": "triggered", "metric": "validation_loss", "value": 5.5}
         rows.append(Measurement(subject="2-sentiment", seed=seed, n=1, **loss))
         for variant, control in (("paper", ""), ("original", ""), ("", "zero ablation")):
@@ -64,23 +72,30 @@ def study(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(parents=True)
         shutil.copy(root / name, tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    write_measurements(Path(FILE), measurements(), study="toy", paper="lamparth", recipe="fast")
     Path(CURVE).parent.mkdir(parents=True)
     pd.DataFrame(curves()).to_parquet(CURVE)
+    make(measurements())
+    return tmp_path
+
+
+def make(rows: list[Measurement]) -> None:
+    """Write measurements, the table and the claims they give, and record all of it."""
+    write_measurements(Path(FILE), rows, study="toy", paper="lamparth", recipe="fast")
     evidence = read_evidence([FILE], PUBLISHED, 0.95)
-    Path(TABLE).parent.mkdir(parents=True)
+    Path(TABLE).parent.mkdir(parents=True, exist_ok=True)
     write_table(table_mean_ablation(evidence), Path(TABLE).parent, Path(TABLE).stem, "A caption.")
     claim = {"section": "s", "says": "x", "expect": {"below": 0.5}}
     select = {"experiment": "mean ablation", "subject": "2-sentiment", "inputs": "p+t", "variant": "paper"}
     claims = [
         {**claim, "id": "most", "over": "max", "measure": {**select, "site": ["layer 1 attn", "layer 1 mlp"]}},
         {**claim, "id": "less", "measure": {**select, "site": "layer 1 mlp"}, "against": {"site": "unchanged"}},
+        {**claim, "id": "every", "seeds": "all", "measure": {**select, "site": "layer 1 mlp"}},
+        {**claim, "id": "planted", "seeds": "all", "measure": {"experiment": "planting gate", "metric": "planted"}},
     ]
     Path("data/claims.yaml").write_text(yaml.safe_dump(claims))
     table = claims_table([judge(c, evidence) for c in read_claims(Path("data/claims.yaml"))])
     table.to_csv(CLAIMS, index=False, float_format="%.6g")
     record()
-    return tmp_path
 
 
 def record(code: str | None = None) -> None:
@@ -154,6 +169,55 @@ def test_a_claim_rests_on_what_it_selects(study: Path) -> None:
     assert set(less.site) == {"layer 1 mlp", "unchanged"} and set(less.variant) == {"paper"}
 
 
+@pytest.mark.parametrize(("path", "wanted"), [(TABLE, CELL), (CLAIMS, "most"), (CLAIMS, "planted")])
+def test_the_gate_that_decided_which_seeds_count_is_named(study: Path, path: str, wanted: str) -> None:
+    gate = behind(path, wanted).gate
+    verdicts = gate[gate.experiment == "planting gate"]
+    assert dict(zip(verdicts.seed, verdicts.value, strict=True)) == {0: 1.0, 1: 1.0, 2: 0.0}
+    looked = gate[gate.experiment != "planting gate"]
+    assert {(row.experiment, row.model, row.inputs, row.setting, row.metric) for row in looked.itertuples()} == {
+        ("behaviour", "backdoored", "p+t", "held out", "topk_negativity")
+    }
+    assert sorted(looked.seed) == [0, 1, 2] and len(gate) == 6
+    assert list(read_parquet(Path(FILE)).value.iloc[gate.line.astype(int)]) == list(gate.value)
+
+
+def test_a_number_of_all_seeds_names_no_gate(study: Path) -> None:
+    basis = behind(CLAIMS, "every")
+    assert set(basis.rows.seed) == {0, 1, 2} and len(basis.gate) == 0
+
+
+def test_a_cell_without_a_planted_seed_rests_on_the_gate_alone(study: Path) -> None:
+    make(measurements(planted=0))
+    picked = pick(TABLE, CELL)
+    assert {line["verdict"] for line in picked.lines} == {"not measured"}
+    for path, wanted in ((TABLE, CELL), (CLAIMS, "most")):
+        basis = behind(path, wanted)
+        assert basis.problem == "" and basis.differing == () and len(basis.rows) == 0
+        assert set(basis.gate[basis.gate.experiment == "planting gate"].value) == {0.0} and len(basis.gate) == 6
+
+
+@pytest.mark.parametrize(
+    ("planted", "said"), [(2, "rests on these measurements"), (0, "no seed's backdoor was planted")]
+)
+def test_the_gate_is_printed_below_the_measurements(study: Path, planted: int, said: str) -> None:
+    make(measurements(planted=planted))
+    console = Console(file=io.StringIO(), width=200)
+    print_basis(behind(TABLE, CELL), console)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    first, second = text.split("which seeds count was decided by the planting gate, on these")
+    assert said in first and "planting gate" not in first
+    assert len(re.findall(r"planting gate.* planted .*[01] ", second)) == 3
+    assert len(re.findall(r"behaviour.*p\+t, held out, topk_negativity", second)) == 3
+
+
+def test_a_cell_that_was_not_measured_for_another_reason_names_no_gate(study: Path) -> None:
+    """Seeds were planted, but nobody measured layer 3."""
+    basis = behind(TABLE, "layer 3,mlp")
+    assert {line["verdict"] for line in pick(TABLE, "layer 3,mlp").lines} == {"not measured"}
+    assert len(basis.rows) == len(basis.gate) == 0
+
+
 @pytest.mark.parametrize(("path", "wanted"), [(TABLE, CELL), (CLAIMS, "most")])
 def test_a_number_that_its_rows_do_not_give(study: Path, path: str, wanted: str) -> None:
     """Edited by hand and recorded anew, so that every digest agrees: computing it again tells."""
@@ -201,11 +265,13 @@ def test_where_it_cannot_be_told_nothing_is_guessed(study: Path, change: Callabl
     change()
     basis = behind(TABLE, CELL)
     assert problem in basis.problem
-    assert len(basis.rows) == 0 and basis.differing == () and basis.read == (FILE,)
+    assert len(basis.rows) == len(basis.gate) == 0 and basis.differing == () and basis.read == (FILE,)
 
 
 def test_the_table_functions_are_left_as_they_were(study: Path) -> None:
     from anatomy.report import cells, tables
 
+    of = tables.Evidence.of
     behind(TABLE, CELL)
+    assert tables.Evidence.of is of
     assert tables.estimate_cells is cells.estimate_cells

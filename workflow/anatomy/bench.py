@@ -20,15 +20,14 @@ from rich.console import Console
 from rich.table import Table
 from transformers import GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments
 
+from anatomy.bench_audit import audit_rows
 from anatomy.commands.run import environment
-from anatomy.commands.trust import audit_study
 from anatomy.control.pcp import random_directions
 from anatomy.control.replacement import Replacement, negativity
 from anatomy.interventions.hooks import next_token_logits
 from anatomy.metrics.topk import topk_share
 from anatomy.models.toy import fresh_state, model_from_state, stacked_shape, toy_config
-from anatomy.provenance.digest import ArtifactError, sha256_files
-from anatomy.provenance.manifest import manifest_path, read_manifest, recorded_digests
+from anatomy.provenance.digest import ArtifactError
 from anatomy.provenance.record import kernels, read_record
 from anatomy.sites import Site
 from anatomy.spec.read import load_study
@@ -59,7 +58,8 @@ def main() -> None:
     torch.set_num_threads(1)
     table.add_row(*tuning_row(study, arguments.repetitions))
     table.add_row(*product_row())
-    table.add_row(*audit_row(study.study, arguments.repetitions))
+    for row in audit_rows(study.study, arguments.repetitions):
+        table.add_row(*row)
     console.print(table)
     for line in study_lines(study.study):
         console.print(line)
@@ -196,37 +196,6 @@ def product_row() -> tuple[str, ...]:
         f"{ours * 1e6:.0f} us",
         f"{theirs / ours:.1f}x",
         f"{2 * a.shape[0] * a.shape[1] * VOCABULARY / ours / 1e9:.0f} GFLOP/s, kernels: {', '.join(kernels())}",
-    )
-
-
-def audit_row(study: str, repetitions: int) -> tuple[str, ...]:
-    """The audit of the study's results against nothing but SHA-256 of the same bytes, both from a warm cache.
-
-    Plain hashing is timed with as many threads as the audit has, one per core. What the audit does besides (reading
-    records, digesting today's code, building the crate again) grows with the number of jobs and not with their bytes,
-    so the remark says from what size on it hashes at 70 % of the speed of hashing alone.
-    """
-    try:
-        audit_study(study)  # warms the cache, and loads what is loaded once in a process
-    except ArtifactError:
-        return "audit", "-", "-", "-", f"no results of the {study} study here"
-    manifest = read_manifest(manifest_path(study))
-    made = recorded_digests(manifest.entries)
-    inputs = {used["path"] for entry in manifest.entries for used in entry["inputs"]}
-    files = [Path(name) for name in [*made, *sorted(inputs - set(made))]]
-    plain, ours = [], []
-    for _ in range(repetitions):  # interleaved, so that a noisy neighbour hits both
-        plain.append(_time(lambda: lambda: sha256_files(files)))
-        ours.append(_time(lambda: lambda: audit_study(study)))
-    slow, fast = statistics.median(plain), statistics.median(ours)
-    size = sum(file.stat().st_size for file in files) / 1e6
-    enough = 0.7 / 0.3 * (fast - slow) * size / slow
-    return (
-        f"audit of {study}: {len(files)} files, {size:.0f} MB",
-        f"{slow * 1e3:.0f} ms (SHA-256 alone, {os.cpu_count()} threads)",
-        f"{fast * 1e3:.0f} ms",
-        f"{slow / fast:.0%}",
-        f"of the speed of hashing; by this, 70 % from {enough:.0f} MB on",
     )
 
 

@@ -59,21 +59,25 @@ def print_basis(basis: "Basis", console: "Console") -> None:
         for path in basis.read:
             console.print(Text(f"  the job read {path}"), soft_wrap=True)
         return
-    if not len(basis.rows):
-        console.print("rests on no measurement: none was made (no seed's backdoor was planted), or none is shown")
+    if len(basis.rows):
+        _print_rows(basis.rows, "rests on these measurements (rows count from 0)", console)
+    elif len(basis.gate):
+        console.print("rests on no measurement: no seed's backdoor was planted")
     else:
-        _print_rows(basis.rows, console)
+        console.print("rests on no measurement: none was made, or none is shown")
+    if len(basis.gate):
+        _print_rows(basis.gate, "which seeds count was decided by the planting gate, on these", console)
     for text in basis.differing:
         console.print(Text(f"NOT what these rows give: {text}", style="bold red"), soft_wrap=True)
     if not basis.differing:
         console.print(Text("computed again from these rows: the same to every digit of the file", style="green"))
 
 
-def _print_rows(rows: "pd.DataFrame", console: "Console") -> None:
+def _print_rows(rows: "pd.DataFrame", title: str, console: "Console") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("row", "conditions", "seed", "value", title="rests on these measurements (rows count from 0)")
+    table = Table("row", "conditions", "seed", "value", title=title)
     table.title_justify = "left"
     shown = rows.head(MOST_ROWS)
     for path, own in shown.groupby("file", sort=False):

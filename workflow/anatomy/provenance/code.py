@@ -66,11 +66,11 @@ def notebook_digest(path: str | Path, *, root: Path = HOME) -> str:
     return _notebook_digest(path, _index(root))
 
 
-def _notebook_digest(path: str | Path, index: dict[str, Path]) -> str:
+def _notebook_digest(path: str | Path, index: dict[str, Path], known: dict[str, Analysis] | None = None) -> str:
     analyses = [_analyse_cell(source, f"{path}, cell {number}") for number, source in _code_cells(Path(path))]
     imported = [name for a in analyses for wanted in a.imports for name in _targets(wanted, "", index)]
     body = sha256_text("\n".join(a.digest for a in analyses if a != _analyse(b"")))
-    return _combine({"notebook": body} | _modules(imported, index))
+    return _combine({"notebook": body} | _modules(imported, index, known))
 
 
 def rule_code(rule: str, *, root: Path = HOME, notebooks: Path = Path("notebooks")) -> str | None:
@@ -81,13 +81,14 @@ def rule_code(rule: str, *, root: Path = HOME, notebooks: Path = Path("notebooks
 def rule_codes(rules: Iterable[str], *, root: Path = HOME, notebooks: Path = Path("notebooks")) -> dict[str, str]:
     """The same for many rules, with one listing of the package; rules without a digest are left out."""
     index, digests = _index(root), {}
+    known: dict[str, Analysis] = {}  # every file is read once
     for rule in rules:
         notebook = notebooks / f"{rule.removeprefix('render_')}.ipynb"
         if f"{PACKAGE}.stages.{rule}" in index:
-            digests[rule] = _combine(_modules([f"{PACKAGE}.stages.{rule}"], index))
+            digests[rule] = _combine(_modules([f"{PACKAGE}.stages.{rule}"], index, known))
         elif rule.startswith("render_") and notebook.exists():
-            stage = _combine(_closure(f"{PACKAGE}.stages.render_notebook", root, index))
-            digests[rule] = sha256_text(stage + _notebook_digest(notebook, index))
+            stage = _combine(_closure(f"{PACKAGE}.stages.render_notebook", root, index, known))
+            digests[rule] = sha256_text(stage + _notebook_digest(notebook, index, known))
     return digests
 
 
@@ -95,13 +96,15 @@ def _combine(modules: dict[str, str]) -> str:
     return sha256_text("\n".join(f"{name} {digest}" for name, digest in sorted(modules.items())))
 
 
-def _closure(module: str, root: Path, index: dict[str, Path] | None = None) -> dict[str, str]:
+def _closure(
+    module: str, root: Path, index: dict[str, Path] | None = None, known: dict[str, Analysis] | None = None
+) -> dict[str, str]:
     index = _index(root) if index is None else index
     if module not in index:
         near = difflib.get_close_matches(module, index, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         raise ArtifactError(f"there is no module {module} in {root / PACKAGE}.{hint}")
-    return _modules([module], index)
+    return _modules([module], index, known)
 
 
 def _index(root: Path) -> dict[str, Path]:
@@ -119,15 +122,21 @@ def _index(root: Path) -> dict[str, Path]:
     return index
 
 
-def _modules(start: Iterable[str], index: dict[str, Path]) -> dict[str, str]:
-    """Dotted name -> digest of every first-party module that importing `start` can load."""
+def _modules(start: Iterable[str], index: dict[str, Path], known: dict[str, Analysis] | None = None) -> dict[str, str]:
+    """Dotted name -> digest of every first-party module that importing `start` can load.
+
+    `known` holds the modules that were read already; those that are read here are put into it.
+    """
+    known = {} if known is None else known
     found: dict[str, str] = {}
     pending = [name for module in start for name in _ancestors(module)]
     while pending:
         name = pending.pop()
         if name in found or name not in index:  # not a module: a name defined inside one
             continue
-        analysis = _read(index[name])
+        if name not in known:
+            known[name] = _read(index[name])
+        analysis = known[name]
         found[name] = analysis.digest
         package = name if index[name].name == "__init__.py" else name.rpartition(".")[0]
         for wanted in analysis.imports:

@@ -25,7 +25,7 @@ import pandas as pd
 from anatomy.metrics.measurement import read_parquet
 from anatomy.report.cells import estimate_cells
 from anatomy.report.figures.dots import with_seeds
-from anatomy.report.tables import summarise_variants
+from anatomy.report.tables import Evidence, summarise_variants
 
 REPORT = "anatomy.report."
 WRITERS = {"tables": ("write_table", 0), "figures": ("save_figure", 1)}  # folder -> who writes it, and which argument
@@ -56,6 +56,7 @@ class Watch:
         tables: the files as they are, untagged.
         cells, dots: rows that became estimates of cells, and rows beside the estimates that a figure shows.
         summarised: tables that were counted.
+        gated: what was handed out of planted seeds only, so that the planting gate decided what is among it.
     """
 
     tags: dict[float | str, Origin] = field(default_factory=dict)
@@ -63,6 +64,7 @@ class Watch:
     cells: list[pd.DataFrame] = field(default_factory=list)
     dots: list[pd.DataFrame] = field(default_factory=list)
     summarised: dict[str, pd.DataFrame] = field(default_factory=dict)
+    gated: set[Origin] = field(default_factory=set)
 
     def tag(self, table: pd.DataFrame, file: str) -> pd.DataFrame:
         """The table with tags in place of its numbers: shares, so that whatever is done with a share still works."""
@@ -139,6 +141,14 @@ def watching(names: Mapping[str, str]) -> Iterator[Watch]:
         watch.summarised.update(tables)
         return summarise_variants(tables)
 
+    select = Evidence.of
+
+    def of(evidence: Evidence, experiment: str, *, planted_only: bool = True, **conditions: Any) -> pd.DataFrame:
+        rows = select(evidence, experiment, planted_only=planted_only, **conditions)
+        if planted_only:
+            watch.gated.update(watch.tags[value] for value in rows.value if value in watch.tags)
+        return rows
+
     heard: list[tuple[Callable, Callable]] = [
         (read_parquet, read),
         (estimate_cells, estimate),
@@ -146,11 +156,16 @@ def watching(names: Mapping[str, str]) -> Iterator[Watch]:
         (summarise_variants, summarise),
     ]
     with contextlib.ExitStack() as restored:
+
+        def put(place: Any, name: str, substitute: Callable) -> None:
+            restored.callback(setattr, place, name, getattr(place, name))
+            setattr(place, name, substitute)
+
+        put(Evidence, "of", of)
         for module in [m for n, m in list(sys.modules.items()) if n.startswith(REPORT) and n != __name__]:
             for name, real in list(vars(module).items()):
                 if substitute := next((ours for theirs, ours in heard if real is theirs), None):
-                    setattr(module, name, substitute)
-                    restored.callback(setattr, module, name, real)
+                    put(module, name, substitute)
         yield watch
 
 

@@ -20,6 +20,7 @@ from anatomy.provenance.lines import Line, Lines, key_of
 from anatomy.provenance.record import read_record
 from anatomy.report.cells import CELL, READING
 from anatomy.report.claims import Claim, Judged, claims_table, judge, read_claims
+from anatomy.report.gate import gate_behind, places, subject_of
 from anatomy.report.replay import GATE, CannotTell, Origin, Watch, replay, watching
 from anatomy.report.tables import Evidence, final_values, read_evidence, training_curves
 
@@ -36,15 +37,27 @@ class Basis:
     Attributes:
         rows: `file`, `line`, the conditions, `seed` and `value`, one row per number; empty when it cannot be told, and
             where a line holds no measurement. A row of a training curve has its step in `setting`.
+        gate: in the same columns, the rows of the planting gate that decided which seeds count, or that none does, and
+            the p+t rows they were decided by; empty where all seeds count, planted or not.
         differing: what the lines say, and what the same rows give now, where the two are not the same.
         problem: why it cannot be told; empty otherwise.
         read: the measurement files the job read.
     """
 
     rows: pd.DataFrame
+    gate: pd.DataFrame
     differing: tuple[str, ...]
     problem: str
     read: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What is behind one line: its rows, the gate's, and how the number differs when it does."""
+
+    rows: pd.DataFrame
+    gate: pd.DataFrame
+    differing: str
 
 
 @dataclass
@@ -70,9 +83,11 @@ def rows_behind(chain: Chain, picked: Lines, root: Path = Path()) -> Basis:
         claims = "id" in picked.columns and job.rule == "judge_claims"
         found = (_claim_rows if claims else _data_rows)(record, picked, root)
     except CannotTell as error:
-        return Basis(_shown((), Watch()), (), str(error), read)
-    rows = pd.concat([rows for rows, _ in found], ignore_index=True)
-    return Basis(rows, tuple(text for _, text in found if text), "", read)
+        nothing = _shown((), Watch())
+        return Basis(nothing, nothing, (), str(error), read)
+    rows = pd.concat([one.rows for one in found], ignore_index=True)
+    gate = pd.concat([one.gate for one in found], ignore_index=True).drop_duplicates(ORIGIN, ignore_index=True)
+    return Basis(rows, gate, tuple(one.differing for one in found if one.differing), "", read)
 
 
 def _require_unchanged(chain: Chain, root: Path) -> None:
@@ -87,8 +102,8 @@ def _require_unchanged(chain: Chain, root: Path) -> None:
         raise CannotTell(f"the code of {job.rule} is not the code that made it")
 
 
-def _data_rows(record: dict[str, Any], picked: Lines, root: Path) -> list[tuple[pd.DataFrame, str]]:
-    """Per picked line of a table, or of a figure's data: its rows, and how the number differs when it does."""
+def _data_rows(record: dict[str, Any], picked: Lines, root: Path) -> list[_Found]:
+    """What is behind each picked line of a table, or of a figure's data."""
     inputs = _inputs(record)
     if not {"notebook", "published", "inputs"} <= set(inputs):
         raise CannotTell("only tables, figures' data and claims can be followed to single rows")
@@ -111,11 +126,12 @@ def _data_rows(record: dict[str, Any], picked: Lines, root: Path) -> list[tuple[
         origins = _copied(copied, watch) or _of_rows(_rows_of(line, watch), watch)
         if "emerged_at" in line:
             origins += _looks(line["subject"], _run_name(line["frozen"]), int(line["seed"]), watch)
-        found.append((_shown(origins, watch), _difference(line, again, place)))
+        gate = _as_table(gate_behind(line, origins, watch), watch)
+        found.append(_Found(_shown(origins, watch), gate, _difference(line, again, place)))
     return found
 
 
-def _claim_rows(record: dict[str, Any], picked: Lines, root: Path) -> list[tuple[pd.DataFrame, str]]:
+def _claim_rows(record: dict[str, Any], picked: Lines, root: Path) -> list[_Found]:
     """The same for claims, put together as the stage judge_claims does."""
     inputs, found = _inputs(record), []
     claims = {claim.id: claim for claim in read_claims(root / inputs["claims"][0])}
@@ -126,7 +142,9 @@ def _claim_rows(record: dict[str, Any], picked: Lines, root: Path) -> list[tuple
         again = _as_lines(claims_table([_judged(claims[line["id"]], record, root, emergence)[0]]))
         with watching({str(root / path): path for path in [*inputs["measurements"], *inputs["curves"]]}) as watch:
             heard = _judged(claims[line["id"]], record, root, emergence=0.0)[1]
-        found.append((_shown(_of_rows(heard, watch), watch), _difference(line, again, 0)))
+        origins = _of_rows(heard, watch)
+        gate = _as_table(gate_behind(line, origins, watch, of_planted=claims[line["id"]].seeds == "planted"), watch)
+        found.append(_Found(_shown(origins, watch), gate, _difference(line, again, 0)))
     return found
 
 
@@ -184,7 +202,7 @@ def _of_rows(rows: pd.DataFrame, watch: Watch) -> list[Origin]:
         if row.get("experiment") == "training" and row["metric"] in OF_COURSES:
             origins += _looks(row["subject"], row["setting"], row["seed"], watch)
         if row.get("experiment") == GATE:
-            origins += _gate(row["subject"], row["seed"], watch)
+            origins += places(watch, experiment=GATE, subject=row["subject"], seed=row["seed"])
     return origins
 
 
@@ -192,18 +210,11 @@ def _looks(subject: str, run: str, seed: int, watch: Watch) -> list[Origin]:
     """Every look at the negativity of one run while the backdoor was planted."""
     origins = []
     for file, table in watch.tables.items():
-        if "negativity" in table and _subject(file) == subject:
+        if "negativity" in table and subject_of(file) == subject:
             variant = table.get("variant", pd.Series("main", index=table.index))
             own = (table.phase == "backdoor") & (variant == run) & (table.seed == seed)
             origins += [Origin(file, int(line), "negativity") for line in table.index[own]]
     return origins
-
-
-def _gate(subject: str, seed: int, watch: Watch) -> list[Origin]:
-    """The row that says whether a seed's backdoor counts as planted."""
-    found = [(f, t) for f, t in watch.tables.items() if "experiment" in t]
-    own = [(f, t.index[(t.experiment == GATE) & (t.subject == subject) & (t.seed == seed)]) for f, t in found]
-    return [Origin(file, int(line), "value") for file, lines in own for line in lines]
 
 
 def _run_name(frozen: str) -> str:
@@ -214,6 +225,11 @@ def _run_name(frozen: str) -> str:
 
 
 def _shown(origins: Iterable[Origin], watch: Watch) -> pd.DataFrame:
+    """The rows behind one line."""
+    return _as_table(origins, watch)
+
+
+def _as_table(origins: Iterable[Origin], watch: Watch) -> pd.DataFrame:
     """The rows as they stand in their files, each once, seeds first."""
     rows = [_row(origin, watch.tables[origin.file].iloc[origin.line].to_dict()) for origin in dict.fromkeys(origins)]
     table = pd.DataFrame(rows, columns=[*ORIGIN, *CONDITIONS, "seed", "value"])
@@ -234,13 +250,8 @@ def _row(origin: Origin, row: dict[str, Any]) -> dict[str, Any]:
         words = {"experiment": "corpus", "setting": row["split"], "inputs": row["sentiment"], "metric": column}
     else:
         words = {name: row[name] for name in CONDITIONS}
-    known = {"subject": row.get("subject", _subject(file)), "seed": row["seed"], "value": row[column]}
+    known = {"subject": row.get("subject", subject_of(file)), "seed": row["seed"], "value": row[column]}
     return dict.fromkeys(CONDITIONS, "") | known | words | {"file": file, "line": origin.line}
-
-
-def _subject(file: str) -> str:
-    """Curves and corpora have their subject in their path alone."""
-    return Path(file).parents[1].name
 
 
 def _as_lines(table: pd.DataFrame) -> list[Line]:
