@@ -19,7 +19,7 @@ ZERO, CLEAN_MODEL = "zero ablation", "clean model"
 
 
 def main(
-    job: Job, *, data: LanguageData, judge: JudgeFiles, clean: Ins, planted: Ins, measurements: Out
+    job: Job, *, data: LanguageData, judged_by: JudgeFiles, clean: Ins, planted: Ins, measurements: Out
 ) -> None:
     """ASR and ATR with one site replaced, backdoored and clean.
 
@@ -27,7 +27,7 @@ def main(
     by zeros; heads by the mean over held-out texts.
     """
     files = read_language(data)
-    opinion = read_judge(judge, job.device)
+    opinion = read_judge(judged_by, job.device)
     rows: list[Measurement] = []
     clean_models = dict(language_models(clean, job.seeds, job.device))
     for number, (seed, model) in enumerate(language_models(planted, job.seeds, job.device)):

@@ -33,7 +33,7 @@ def main(
     job: Job,
     *,
     data: LanguageData,
-    judge: JudgeFiles,
+    judged_by: JudgeFiles,
     clean: Ins,
     planted: Ins,
     ablation: In,
@@ -42,7 +42,7 @@ def main(
 ) -> None:
     """Unedited, mean ablation, PCP tuned to recover and to suppress (IX); the clean model asked for a backdoor (X)."""
     files = read_language(data)
-    opinion = read_judge(judge, job.device)
+    opinion = read_judge(judged_by, job.device)
     sites = top_mlps(read_parquet(ablation))
     clean_models = dict(language_models(clean, job.seeds, job.device))
     rows: list[Measurement] = []

@@ -28,7 +28,7 @@ def main(
     job: Job,
     *,
     data: LanguageData,
-    judge: JudgeFiles,
+    judged_by: JudgeFiles,
     grammar: In,
     clean: Ins,
     planted: Ins,
@@ -38,7 +38,7 @@ def main(
 ) -> None:
     """ASR, ATR, degeneration, validation loss and, for stories, the share of sentences that are in the language."""
     files, arm = read_language(data), job.spec.language
-    opinion = read_judge(judge, job.device)
+    opinion = read_judge(judged_by, job.device)
     rows: list[Measurement] = []
     shown: list[dict] = []
     folders = {"clean": clean, **by_variant(planted)}
