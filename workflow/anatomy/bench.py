@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments
 
+from anatomy.bench_language import language_rows
 from anatomy.commands.run import environment
 from anatomy.commands.trust import audit_study
 from anatomy.control.pcp import random_directions
@@ -59,6 +60,8 @@ def main() -> None:
     torch.set_num_threads(1)
     table.add_row(*tuning_row(study, arguments.repetitions))
     table.add_row(*product_row())
+    for row in language_rows(arguments.repetitions):
+        table.add_row(*row)
     table.add_row(*audit_row(study.study, arguments.repetitions))
     console.print(table)
     for line in study_lines(study.study):
