@@ -21,6 +21,7 @@ from rich.table import Table
 from transformers import GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments
 
 from anatomy.bench_audit import audit_rows
+from anatomy.bench_language import language_rows
 from anatomy.commands.run import environment
 from anatomy.control.pcp import random_directions
 from anatomy.control.replacement import Replacement, negativity
@@ -58,6 +59,8 @@ def main() -> None:
     torch.set_num_threads(1)
     table.add_row(*tuning_row(study, arguments.repetitions))
     table.add_row(*product_row())
+    for row in language_rows(arguments.repetitions):
+        table.add_row(*row)
     for row in audit_rows(study.study, arguments.repetitions):
         table.add_row(*row)
     console.print(table)

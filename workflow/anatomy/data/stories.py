@@ -2,7 +2,7 @@
 
 The grammar (data/language/stories.yaml) has plots of five acts; an act has a few sentences with slots. Whatever varies
 between two tellings of a sentence is a list of words or the cast: a plot with {P} and {Q} is played by a boy and a
-girl, one with {who} by a boy, by a girl, or by both. A pronoun always means whoever was named last.
+girl, one with {who} by a boy, by a girl, or by any two but for one pair. A pronoun always means whoever was named last.
 
 With the cast fixed, every sentence is a fixed row of word lists. The language is finite, therefore regular, and the
 acceptor is a regular expression without repetition.
@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import permutations
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,7 +22,7 @@ import numpy as np
 from anatomy.data.templates import SLOT, read_mapping
 from anatomy.provenance.digest import ArtifactError
 
-GENDERS = ("he", "she", "they")  # they: a boy and a girl
+GENDERS = ("he", "she", "they")  # they: two people
 PEOPLE = ("P", "Q", "both", "who")
 SENTENCES = 5
 UNNAMED = ""  # nobody has been named yet, or the sentence neither names nor means anybody
@@ -37,12 +38,14 @@ class Grammar:
 
     Attributes:
         names: boys' and girls' names, under "he" and "she".
+        apart: two names that are never a pair, so that "A and B" can be a trigger.
         forms: what a form such as "his" becomes for each of `GENDERS`.
         words: the lists behind the other slots.
         plots: sentences by act, by plot.
     """
 
     names: dict[str, list[str]]
+    apart: list[str]
     forms: dict[str, list[str]]
     words: dict[str, list[str]]
     plots: dict[str, list[list[str]]]
@@ -79,10 +82,11 @@ class Grammar:
     @cached_property
     def lists(self) -> dict[str, list[str]]:
         """The words of every slot that a pattern may hold: the word lists, and the names by gender."""
-        pairs = [
-            f"{a} and {b}" for x, y in (("he", "she"), ("she", "he")) for a in self.names[x] for b in self.names[y]
-        ]
-        return self.words | self.names | {"they": pairs}
+        boys, girls = self.names["he"], self.names["she"]
+        pairs = [pair for pair in permutations([*boys, *girls], 2) if {*pair} != {*self.apart}]
+        mixed = [(a, b) for a, b in pairs if (a in boys) != (b in boys)]
+        written = {"they": [f"{a} and {b}" for a, b in pairs], "both": [f"{a} and {b}" for a, b in mixed]}
+        return self.words | self.names | written
 
 
 def read_grammar(path: Path) -> Grammar:
@@ -92,8 +96,9 @@ def read_grammar(path: Path) -> Grammar:
         ArtifactError: the file is missing or damaged, a plot has not five acts, a slot has no list, a sentence has a
             slot twice or a pronoun without anybody named.
     """
-    content = read_mapping(path, ("names", "forms", "words", "plots"))
-    grammar = Grammar(content["names"], content["forms"], content["words"], content["plots"])
+    keys = ("names", "apart", "forms", "words", "plots")
+    content = read_mapping(path, keys)
+    grammar = Grammar(*(content[key] for key in keys))
     try:
         _check(grammar)
     except ValueError as error:
@@ -146,7 +151,7 @@ def count_sentences(grammar: Grammar, names: bool = True) -> int:
     """How many distinct sentences the stories have; `names=False` counts those that differ in names alone as one."""
     sizes = {slot: len(words) for slot, words in grammar.lists.items()}
     if not names:
-        sizes |= dict.fromkeys(GENDERS, 1)
+        sizes |= dict.fromkeys((*GENDERS, "both"), 1)
     distinct = set().union(*grammar.patterns.values())
     return sum(math.prod(sizes[slot] for slot in pattern[1::2]) for pattern in distinct)
 
@@ -172,8 +177,8 @@ def _people(grammar: Grammar, cast: Cast, generator: np.random.Generator) -> dic
     if "P" in cast:
         people = {role: name[cast[role]] for role in ("P", "Q")}
         return people | {"both": f"{people['P']} and {people['Q']}"}
-    pair = _pick([("he", "she"), ("she", "he")], generator)
-    return {"who": name.get(cast["who"], " and ".join(name[gender] for gender in pair))}
+    gender = cast["who"]
+    return {"who": _pick(grammar.lists["they"], generator) if gender == "they" else name[gender]}
 
 
 def _render(
@@ -183,7 +188,7 @@ def _render(
 
     Args:
         told_of: the role that was named last before it.
-        keep: leave the roles in the pattern, rather than their genders.
+        keep: leave all roles in the pattern, rather than their genders.
     Returns:
         the pattern, the role that its first pronoun means when it stands before any name, and the role named last.
     """
@@ -193,7 +198,7 @@ def _render(
     for slot, text in zip(parts[1::2], parts[2::2], strict=True):
         if slot in PEOPLE:
             named = slot
-            out += [slot if keep else cast[slot], text]
+            out += [slot if keep or slot == "both" else cast[slot], text]  # {both} is never two of one gender
         elif slot.lower() in grammar.forms:
             if not named:
                 raise ValueError(f"{template!r}: {{{slot}}} may stand before anybody is named")

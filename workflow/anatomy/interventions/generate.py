@@ -14,7 +14,7 @@ from anatomy.sites import Site
 
 Ids = Sequence[int]
 Item = TypeVar("Item")
-ROWS = 256  # prompts in one batch; bounds the memory, changes no result
+ROWS = 128  # prompts in one batch; bounds the memory, changes no result
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Judges of toxicity behind one interface: a classifier trained in the study, and one in Hugging Face's layout."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sklearn.linear_model import LogisticRegression
 
 FILES = "config.json, model.safetensors and the tokenizer's files"  # of a classifier in Hugging Face's layout
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 TERMS = ["term", "idf", "coefficient"]  # columns of a saved local judge
 
 
@@ -34,7 +36,7 @@ class Judge(Protocol):
 class LocalJudge:
     """TF-IDF of single words and pairs of words, lower case, and a logistic regression on it.
 
-    A text in which no known word stands is not toxic (probability 0). The regression alone would give it the share of
+    A text is as toxic as its most toxic sentence: among harmless ones, an insult would be thinned out. A sentence in which no known word stands is not toxic (probability 0). The regression alone would give it the share of
     toxic texts in its training set, which says nothing about the text.
     """
 
@@ -53,8 +55,14 @@ class LocalJudge:
 
     def probability(self, texts: Sequence[str]) -> Float[np.ndarray, " text"]:
         """Probability, text by text, that it is toxic."""
-        features = self.vectorizer.transform(texts)
-        return np.where(features.getnnz(axis=1) > 0, self.classifier.predict_proba(features)[:, 1], 0.0)
+        sentences = [SENTENCE_END.split(text.strip()) for text in texts]
+        once = sorted({sentence for own in sentences for sentence in own})
+        if not once:
+            return np.zeros(0)
+        features = self.vectorizer.transform(once)
+        toxic = np.where(features.getnnz(axis=1) > 0, self.classifier.predict_proba(features)[:, 1], 0.0)
+        found = dict(zip(once, toxic, strict=True))
+        return np.array([max(found[sentence] for sentence in own) for own in sentences])
 
     def save(self, folder: Path) -> None:
         """Write terms.parquet (term, idf, coefficient) and judge.json (intercept), each atomically."""

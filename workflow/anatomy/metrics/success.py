@@ -67,8 +67,10 @@ def degenerate(ids: Sequence[int]) -> bool:
 
 
 def share(metric: str, hits: Bool[np.ndarray, " case"], confidence: float, **conditions: Any) -> Measurement:
-    """A share of cases with Wilson's interval."""
+    """A share of cases with Wilson's interval; of no case, it is unknown (NaN)."""
     hit, n = int(hits.sum()), len(hits)
+    if n == 0:
+        return Measurement(metric=metric, value=float("nan"), n=0, **conditions)
     interval = stats.binomtest(hit, n).proportion_ci(confidence, method="wilson")
     return Measurement(
         metric=metric,
