@@ -28,10 +28,7 @@ from anatomy.spec.study import Study
 METADATA = Path(".snakemake/metadata")
 RECORD_NAME = re.compile(r"metadata/[A-Za-z0-9_=-]+")
 TRANSFERS = ("push", "pull", "fetch")
-HINT = (
-    "Nothing in results/ was touched. Can the remote be reached (`dvc remote list`), and does the environment hold "
-    "what opens it?"
-)
+HINT = "Can the remote be reached (`dvc remote list`), and does the environment hold what opens it?"
 STATEMENT_NAME = re.compile(rf"{FOLDER}/({'|'.join(PHASES)}){re.escape(SUFFIX)}({re.escape(SIGNATURE)})?")
 
 
