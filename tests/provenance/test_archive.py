@@ -155,3 +155,25 @@ def repack(change: Callable[[str, bytes], tuple[str, bytes]]) -> None:
             member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        (
+            "ERROR: unexpected error - Unable to locate credentials\n\nHaving any troubles? Hit us up at a page!\n",
+            "dvc push failed: Unable to locate credentials. Can the remote be reached",
+        ),
+        (
+            "ERROR: failed to connect to s3 (a/b)\nERROR: failed to push data\n",
+            "dvc push failed: failed to connect to s3 (a/b); failed to push data. Can the remote be reached",
+        ),
+        ("something else\n", "dvc push failed: something else. Can the remote be reached"),
+    ],
+)
+def test_an_error_of_dvc_is_one_line(told: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = SimpleNamespace(returncode=255, stdout="", stderr=told)
+    monkeypatch.setattr(archive_module.subprocess, "run", lambda *words, **options: failed)
+    with pytest.raises(ArtifactError) as caught:
+        archive_module.dvc("push", "poison")
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
