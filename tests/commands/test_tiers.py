@@ -1,7 +1,7 @@
 """The tiers: what is made again, in which order, and what the comparison says. Snakemake and DVC are left out."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from anatomy.commands import tiers
 from anatomy.provenance import archive as archive_module
 from anatomy.provenance import restore as restore_module
 from anatomy.provenance.audit_report import AuditReport, Finding
-from anatomy.provenance.digest import ArtifactError
+from anatomy.provenance.digest import ArtifactError, sha256_text, write_text_atomic
 from anatomy.provenance.ledger import phase_outs, pushed_outs
 from anatomy.provenance.manifest import Manifest
 from anatomy.provenance.restore import restore
@@ -34,11 +34,25 @@ MADE = {  # path -> rule
 }
 HAZARDS = {path: rule for path, rule in MADE.items() if "corpus" in path or "backdoored" in path}
 DRAWN = {"render_one", "write_report"}
+ARCHIVED = sha256_text("archived")  # the digest of every archived run record
+
+
+def record(rule: str) -> str:
+    return f"results/toy/records/{rule}.run.json"
 
 
 def manifest(**changed: str) -> Manifest:
     """The study's manifest; `changed` gives the files of a rule another digest."""
-    entries = [{"path": path, "rule": rule, "sha256": changed.get(rule, "0")} for path, rule in MADE.items()]
+    entries = [
+        {
+            "path": path,
+            "rule": rule,
+            "sha256": changed.get(rule, "0"),
+            "record": record(rule),
+            "record_sha256": ARCHIVED,
+        }
+        for path, rule in MADE.items()
+    ]
     return Manifest(Path("manifest.jsonl"), "0" * 64, "toy", None, tuple(entries))  # type: ignore[arg-type]
 
 
@@ -48,23 +62,46 @@ def audited(*findings: Finding) -> AuditReport:
 
 @pytest.fixture
 def staged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., tuple[int, list, str]]:
-    """Run a tier with a given audit and result; returns the exit code, the runs asked for, and what was printed."""
+    """Run a tier with a given audit and result; returns the exit code, the runs asked for, and what was printed.
+
+    The rules in `killed_after` write their records, and then the run ends as one that was killed does. `archive` is the
+    digest of the archived manifest.
+    """
     monkeypatch.chdir(tmp_path)
 
-    def run(tier: str, report: AuditReport, after: Manifest | None = None, code: int = 0) -> tuple[int, list, str]:
+    def run(
+        tier: str,
+        report: AuditReport,
+        after: Manifest | None = None,
+        code: int = 0,
+        killed_after: Iterable[str] | None = None,
+        archive: str = "m",
+    ) -> tuple[int, list, str]:
         runs: list[dict[str, Any]] = []
+
+        def restored(study: str) -> Manifest:
+            for rule in set(MADE.values()):
+                write_text_atomic(record(rule), "archived")
+            runs.append({"restored": study})
+            return manifest()
 
         def run_study(study: str, targets: tuple = (), **asked: Any) -> int:
             runs.append({"targets": list(targets), "only": set(asked["only"]), "again": set(asked.get("again", ()))})
+            if killed_after is not None and not targets:
+                for rule in killed_after:
+                    write_text_atomic(record(rule), "made again")
+                raise KeyboardInterrupt
             return code
 
-        monkeypatch.setattr(tiers, "restore", lambda study: manifest())
+        monkeypatch.setattr(tiers, "restore", restored)
+        monkeypatch.setattr(tiers, "put_back_manifest", lambda study: manifest())
+        monkeypatch.setattr(tiers, "locked_digests", lambda: {"results/toy/manifest.jsonl": archive})
         monkeypatch.setattr(tiers, "audit_study", lambda study: report)
         monkeypatch.setattr(tiers, "run_study", run_study)
         monkeypatch.setattr(tiers, "read_manifest", lambda path: after or manifest())
         with Path("out").open("w") as file:
             done = tiers.run_tier("toy", tier, Console(file=file, width=200), profile="default", cores="1")
-        return done, runs, Path("out").read_text()
+        return done, [run for run in runs if "restored" not in run], Path("out").read_text()
 
     return run
 
@@ -121,6 +158,60 @@ def test_what_would_rest_on_unsound_files_is_not_made(finding: Finding, stops: b
     code, runs, said = staged("render", audited(finding))
     assert bool(runs) != stops and code == stops
     assert ("nothing was made again" in said) == stops
+
+
+def half_made(*rules: str) -> list[Finding]:
+    """What the audit says of files that were made again, held against the archived manifest."""
+    return [Finding(path, "forged record", "", rule) for path, rule in MADE.items() if rule in rules]
+
+
+def test_a_tier_that_was_killed_goes_on_and_compares(staged: Callable) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        staged("measure", audited(*withheld()), killed_after=["measure_behaviour", "render_one"])
+    half = half_made("make_toy_data", "plant_backdoor", "measure_behaviour", "render_one")
+    code, runs, said = staged("measure", audited(*half), manifest(tune_pcp="1", plant_backdoor="1"))
+    corpus, weights = HAZARDS
+    assert [run["targets"] for run in runs] == [[corpus], [weights], []]  # asked for again; what is there stays
+    assert runs[-1]["again"] == {"tune_pcp", "write_report"}  # the others stay as they were made again
+    assert runs[-1]["only"] == DRAWN | {"measure_behaviour", "tune_pcp"} | set(tiers.LAST)
+    assert code == 1 and "measure: 4 of 6 files made again equal the archived ones" in said
+    assert "going on from where it was cut short" in said and "forged" not in said
+    code, runs, said = staged("measure", audited(*withheld()))  # finished: the next one begins anew
+    assert code == 0 and "going on" not in said and len(runs[-1]["again"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("finding", "stops"),
+    [
+        (Finding(f"{TOY}/measurements/behaviour.parquet", "changed", "", "measure_behaviour"), True),
+        (Finding("results/toy/tables/one.csv", "missing", "", "render_one"), False),
+        (Finding("data/words.txt", "changed input", "", "make_toy_data"), True),
+    ],
+)
+def test_a_tier_that_goes_on_rests_on_nothing_unsound(finding: Finding, stops: bool, staged: Callable) -> None:
+    for _ in range(2):  # it may be killed more than once
+        with pytest.raises(KeyboardInterrupt):
+            staged("render", audited(), killed_after=[])
+    code, runs, said = staged("render", audited(finding))
+    assert bool(runs) != stops and code == stops
+    assert ("nothing was made again" in said) == stops
+
+
+@pytest.mark.parametrize("again", [{"tier": "measure"}, {"tier": "render", "archive": "another"}])
+def test_another_tier_or_archive_begins_anew(again: dict[str, str], staged: Callable) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        staged("render", audited(), killed_after=["render_one"])
+    said = staged(report=audited(), **again)[2]
+    assert "going on" not in said and "byte for byte" in said
+
+
+def test_restored_attestations_are_judged_and_then_taken_out(staged: Callable) -> None:
+    folder = Path("results/toy/attestations")
+    write_text_atomic(folder / "train.intoto.json", "{}")
+    assert staged("audit", audited())[0] == 0 and folder.exists()
+    code, _, said = staged("render", audited())
+    assert code == 0 and not folder.exists()
+    assert "archive/toy.attestations.tar.gz has them" in said
 
 
 def test_a_failed_run_ends_the_tier(staged: Callable) -> None:

@@ -5,11 +5,13 @@ import secrets
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import requests
 
 from anatomy.provenance.ledger import is_hazard, render_ledger
 from anatomy.provenance.manifest import manifest_path, read_manifest
@@ -242,6 +244,50 @@ def test_an_s3_remote(archive_to: Callable[..., Archive], s3: Remote, smoke: Che
                 assert not [v for name, v in s3.variables.items() if "KEY" in name and v.encode() in content], file
 
 
+# What finds credentials elsewhere than in the variables is switched off.
+ALONE = dict.fromkeys(("AWS_SHARED_CREDENTIALS_FILE", "AWS_CONFIG_FILE"), "/nowhere") | {
+    "AWS_EC2_METADATA_DISABLED": "true"
+}
+
+
+def content(checkout: Checkout) -> dict[str, tuple[bytes, int]]:
+    """The bytes of every file, and the times of results; DVC's own folders and Snakemake's lock left out."""
+    files = {path.relative_to(checkout.path): path for path in checkout.path.rglob("*") if path.is_file()}
+    own = {name: path for name, path in files.items() if not {".dvc", ".git", ".snakemake"} & set(name.parts)}
+    return {
+        name.as_posix(): (path.read_bytes(), path.stat().st_mtime_ns if name.parts[0] == "results" else 0)
+        for name, path in own.items()
+    }
+
+
+@pytest.mark.long
+def test_an_s3_remote_that_does_not_open(archive_to: Callable[..., Archive], s3: Remote, smoke: Checkout) -> None:
+    archive = archive_to(s3)
+    fresh = archive.fresh()
+    locked = requests.post(f"{s3.options['endpointurl']}/moto-api/reset-auth", data=b"0", timeout=10)  # looks at keys
+    assert locked.ok
+    key, secret = s3.variables["AWS_ACCESS_KEY_ID"], s3.variables["AWS_SECRET_ACCESS_KEY"]
+    closed = {
+        "Unable to locate credentials": {},
+        "Partial credentials found in env, missing: AWS_SECRET_ACCESS_KEY": {"AWS_ACCESS_KEY_ID": key},
+        "(403)": {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret, "AWS_DEFAULT_REGION": "us-east-1"},
+    }
+    for reason, variables in closed.items():
+        for checkout, words in (
+            (fresh, ("restore", "smoke")),
+            (fresh, ("run", "smoke", "--tier", "audit")),
+            (archive.source, ("archive", "smoke")),
+        ):
+            before = content(checkout)
+            told = checkout.anatomy(*words, **ALONE, **variables)
+            (line,) = told.stderr.splitlines()
+            assert told.returncode == 2 and told.stdout == "" and line.startswith("error: dvc "), told
+            assert reason in line and "Can the remote be reached" in line
+            assert key not in line and secret not in line
+            assert content(checkout) == before
+    assert not (fresh.path / "results").exists()
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("tier", ["audit", "render", "measure"])
 def test_a_tier_makes_its_part_again_and_compares(archived: Archive, smoke: Checkout, tier: str) -> None:
@@ -266,3 +312,57 @@ def test_a_tier_makes_its_part_again_and_compares(archived: Archive, smoke: Chec
         assert "differs: " not in told.stdout
         told = checkout.anatomy("audit", "smoke")
         assert told.returncode == 0, told.stdout
+
+
+@pytest.mark.long
+def test_a_tier_that_was_killed_goes_on_and_compares(archived: Archive) -> None:
+    checkout = archived.fresh()
+    words = ("run", "smoke", "--tier", "render", "--cores", "2")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "anatomy.cli", *words],
+        cwd=checkout.path,
+        env=checkout.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    begun = checkout.path / "results/smoke/logs/tier.json"
+    made: dict[Path, bytes] = {}
+    while len(made) < 4:
+        assert process.poll() is None
+        time.sleep(0.1)
+        records = (checkout.path / "results/smoke/records").glob("render_*.run.json") if begun.exists() else ()
+        made = {path: path.read_bytes() for path in records if path.stat().st_mtime > begun.stat().st_mtime}
+    process.kill()
+    process.wait()
+    time.sleep(2)  # for the jobs, which do not outlive it
+    told = checkout.anatomy(*words)
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "render: going on from where it was cut short" in told.stdout
+    assert "files made again equal the archived ones, byte for byte" in told.stdout and "differs: " not in told.stdout
+    # Not made once more, but for the two that may have been at their end when the run was killed.
+    assert sum(path.read_bytes() == record for path, record in made.items()) >= len(made) - 2
+    every = set((checkout.path / "results/smoke/records").glob("*.run.json"))
+    assert not [path for path in every if path.stat().st_mtime < (begun.parent / "restored.json").stat().st_mtime]
+    assert checkout.stale() == set() and not begun.exists()
+    told = checkout.anatomy("audit", "smoke")
+    assert told.returncode == 0, told.stdout
+
+
+@pytest.mark.long
+def test_attestations_come_back_with_the_study(archive_to: Callable[..., Archive], tmp_path: Path) -> None:
+    archive = archive_to(Remote(str(tmp_path / "remote")))
+    for words in (("attest", "smoke"), ("archive", "smoke")):
+        told = archive.source.anatomy(*words)
+        assert told.returncode == 0, told.stdout + told.stderr
+    folder = Path("results/smoke/attestations")
+    attested = {path.name: path.read_bytes() for path in (archive.source.path / folder).iterdir()}
+    restored = archive.restored()
+    assert attested and {path.name: path.read_bytes() for path in (restored.path / folder).iterdir()} == attested
+    told = restored.anatomy("audit", "smoke")
+    assert told.returncode == 0 and "attestations/train.intoto.json: not signed" in told.stdout, told.stdout
+    statement = restored.path / folder / "train.intoto.json"
+    statement.write_bytes(statement.read_bytes().replace(b'"train"', b'"Train"', 1))
+    told = restored.anatomy("audit", "smoke")
+    assert told.returncode == 1 and "train.intoto.json" in told.stdout
+    told = restored.anatomy("restore", "smoke")
+    assert told.returncode == 2 and "attestations/train.intoto.json" in told.stderr

@@ -2,19 +2,28 @@
 
 `audit` computes nothing, `render` makes tables, figures, claims and report again from the archived measurements,
 `measure` makes the measurements again too, from the archived models. What came out is compared with the archive, byte
-for byte.
+for byte. What the comparison needs is kept on the disk, so that a tier that was killed goes on when it is asked for
+again.
 """
 
-from dataclasses import dataclass
+import json
+import shutil
+from collections.abc import Set
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from anatomy.commands.guard import sole_run
 from anatomy.commands.run import run_study
 from anatomy.commands.trust import audit_study
+from anatomy.provenance.archive import attestations_path
+from anatomy.provenance.audit_ledger import locked_digests
 from anatomy.provenance.audit_report import SOUND, AuditReport, Finding, print_report
+from anatomy.provenance.digest import sha256_files, write_json_atomic
 from anatomy.provenance.ledger import PHASES, phase_of
 from anatomy.provenance.manifest import Manifest, manifest_path, read_manifest
-from anatomy.provenance.restore import restore
+from anatomy.provenance.restore import put_back_manifest, restore
+from anatomy.provenance.statement import FOLDER
 from anatomy.spec.errors import SpecError
 
 if TYPE_CHECKING:
@@ -44,6 +53,26 @@ class Comparison:
     differing: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Begun:
+    """A tier whose making has begun and whose comparison is still to come.
+
+    Attributes:
+        tier: its name.
+        archive: the digest by which dvc.lock names the archived manifest.
+        lacking: phase -> file -> rule of what the archive does not hold and is made again first.
+    """
+
+    tier: str
+    archive: str
+    lacking: dict[str, dict[str, str]]
+
+    @property
+    def makers(self) -> set[str]:
+        """The rules that make what the archive does not hold."""
+        return {rule for files in self.lacking.values() for rule in files.values()}
+
+
 def check_tier(tier: str, *, targets: bool, dry_run: bool, cache: bool) -> None:
     """Refuse a tier that is none, or words beside it that it would not heed.
 
@@ -61,18 +90,24 @@ def check_tier(tier: str, *, targets: bool, dry_run: bool, cache: bool) -> None:
 def run_tier(study: str, tier: str, console: "Console", *, profile: str, cores: str) -> int:
     """Restore a study, audit it, make again what the tier says, and compare; the exit code.
 
-    0: all is as archived; 1: the audit objects, a job failed, or bytes differ.
+    0: all is as archived; 1: the audit objects, a job failed, or bytes differ. A tier that did not come to its
+    comparison goes on where it was: nothing is fetched, and what it made again already is not made once more.
 
     Raises:
         ArtifactError: there is nothing to restore, or results that it would write over.
         Busy: another run is in progress in this folder.
     """
     with sole_run():
-        archived = restore(study)
+        begun = _read_begun(study, tier)
+        archived = put_back_manifest(study) if begun else restore(study)
     report = audit_study(study)
-    print_report(report, console)
     rules = {entry["rule"] for entry in archived.entries if phase_of(entry["path"]) in AGAIN[tier]}
-    if tier == "audit" or _objections(report, rules):
+    objections = _objections(report, rules, begun.makers | rules if begun else set())
+    if begun and not objections:
+        console.print(f"{tier}: going on from where it was cut short")
+    else:
+        print_report(report, console)
+    if tier == "audit" or objections:
         if tier != "audit":
             console.print(
                 f"nothing was made again: {tier} would rest on files that the audit does not find sound. Check out the "
@@ -80,23 +115,58 @@ def run_tier(study: str, tier: str, console: "Console", *, profile: str, cores: 
                 style="bold red",
             )
         return 0 if report.ok else 1
-    remade = set(rules)
-    for phase, lacking in _lacking(report).items() if tier == "measure" else ():
-        makers = {finding.rule for finding in lacking}
+    if begun is None:
+        begun = Begun(
+            tier, locked_digests()[manifest_path(study).as_posix()], _lacking(report) if tier == "measure" else {}
+        )
+        write_json_atomic(begun_path(study), asdict(begun))
+        _take_out_statements(study, console)
+    for phase, files in begun.lacking.items():
+        makers = set(files.values())
         console.print(
-            f"{len(lacking)} files of the phase {phase} are not in the archive (poisoned data and backdoored weights "
+            f"{len(files)} files of the phase {phase} are not in the archive (poisoned data and backdoored weights "
             f"stay at home); they are made again first: {', '.join(sorted(makers))}",
             soft_wrap=True,
         )
-        targets = [finding.path for finding in lacking]
-        if code := run_study(study, targets, profile=profile, cores=cores, only=makers):
+        if code := run_study(study, list(files), profile=profile, cores=cores, only=makers):
             return code
-        remade |= makers
-    if code := run_study(study, profile=profile, cores=cores, only={*rules, *LAST}, again=rules):
+    again = _as_archived(archived, rules)
+    if code := run_study(study, profile=profile, cores=cores, only={*rules, *LAST}, again=again):
         return code
-    comparison = compare(archived, read_manifest(manifest_path(study)), remade)
+    comparison = compare(archived, read_manifest(manifest_path(study)), rules | begun.makers)
     print_comparison(tier, comparison, console)
+    begun_path(study).unlink()
     return 1 if comparison.differing else 0
+
+
+def begun_path(study: str) -> Path:
+    """Where it is written that a tier has begun; among the logs, as no result rests on it."""
+    return Path("results", study, "logs", "tier.json")
+
+
+def _read_begun(study: str, tier: str) -> Begun | None:
+    """The tier of this name that has begun from the archive that dvc.lock names, if one did."""
+    try:
+        begun = Begun(**json.loads(begun_path(study).read_text(encoding="utf-8")))
+        archive = locked_digests()[manifest_path(study).as_posix()]
+    except (OSError, ValueError, TypeError, KeyError):
+        return None
+    return begun if (begun.tier, begun.archive) == (tier, archive) else None
+
+
+def _as_archived(archived: Manifest, rules: Set[str]) -> set[str]:
+    """Of some rules, those with a job that was not made again: its record is still the archive's, or is gone."""
+    records = {entry["record"]: entry for entry in archived.entries if entry["rule"] in rules}
+    seen = sha256_files(Path(record) for record in records)
+    return {e["rule"] for path, e in records.items() if seen[Path(path)].sha256 in (None, e["record_sha256"])}
+
+
+def _take_out_statements(study: str, console: "Console") -> None:
+    """Remove the restored attestations: they are about the archived run, and the audit has judged them."""
+    folder = Path("results", study, FOLDER)
+    if folder.exists():
+        shutil.rmtree(folder)
+        console.print(f"{folder}: taken out, as they are about the archived run; {attestations_path(study)} has them")
 
 
 def compare(archived: Manifest, now: Manifest, rules: set[str]) -> Comparison:
@@ -118,14 +188,18 @@ def print_comparison(tier: str, comparison: Comparison, console: "Console") -> N
     console.print("not compared: the report's page and the run records, which tell times", style="dim")
 
 
-def _objections(report: AuditReport, rules: set[str]) -> list[Finding]:
-    """What the audit found and a tier that makes the outputs of `rules` again does not mend."""
+def _objections(report: AuditReport, rules: Set[str], unfinished: Set[str]) -> list[Finding]:
+    """What the audit found and a tier that makes the outputs of `rules` again does not mend.
+
+    `unfinished`: rules that were at it when the tier was cut short, so that their files may be anything.
+    """
     bad = [finding for finding in report.findings if finding.verdict not in SOUND]
-    return [f for f in bad if not (f.verdict in OUTDATED and f.rule and set(f.rule.split(", ")) <= rules)]
+    mended = {finding: rules if finding.verdict in OUTDATED else unfinished for finding in bad}
+    return [finding for finding in bad if not (finding.rule and set(finding.rule.split(", ")) <= mended[finding])]
 
 
-def _lacking(report: AuditReport) -> dict[str, list[Finding]]:
-    """Phase -> findings of what was not fetched, in the order of the phases."""
+def _lacking(report: AuditReport) -> dict[str, dict[str, str]]:
+    """Phase -> file -> rule of what was not fetched, in the order of the phases."""
     away = [finding for finding in report.findings if finding.verdict == "withheld"]
-    by_phase = {phase: [finding for finding in away if phase_of(finding.path) == phase] for phase in PHASES}
-    return {phase: findings for phase, findings in by_phase.items() if findings}
+    by_phase = {phase: {f.path: f.rule for f in away if phase_of(f.path) == phase} for phase in PHASES}
+    return {phase: files for phase, files in by_phase.items() if files}

@@ -1,4 +1,8 @@
-"""Archiving a finished study with DVC, and Snakemake's metadata with it; `restore` is the way back."""
+"""Archiving a finished study with DVC, with Snakemake's metadata and the attestations; `restore` is the way back.
+
+Neither is an output of a rule, and attestations need not be there at all, where DVC wants every out of a stage to be.
+So both are packed, and DVC carries what they are packed in by a pointer of its own.
+"""
 
 import base64
 import gzip
@@ -9,16 +13,23 @@ import subprocess
 import sys
 import tarfile
 import zlib
+from collections.abc import Mapping
 from pathlib import Path
 
 from anatomy.provenance.audit import audit
+from anatomy.provenance.audit_documents import document_paths
 from anatomy.provenance.digest import ArtifactError, atomic_path
 from anatomy.provenance.ledger import PHASES, ledger_path, render_ledger
+from anatomy.provenance.signature import SUFFIX as SIGNATURE
+from anatomy.provenance.statement import FOLDER, SUFFIX
 from anatomy.spec.read import load_study
 from anatomy.spec.study import Study
 
 METADATA = Path(".snakemake/metadata")
 RECORD_NAME = re.compile(r"metadata/[A-Za-z0-9_=-]+")
+TRANSFERS = ("push", "pull", "fetch")
+HINT = "Can the remote be reached (`dvc remote list`), and does the environment hold what opens it?"
+STATEMENT_NAME = re.compile(rf"{FOLDER}/({'|'.join(PHASES)}){re.escape(SUFFIX)}({re.escape(SIGNATURE)})?")
 
 
 def archive_path(study: str) -> Path:
@@ -26,8 +37,18 @@ def archive_path(study: str) -> Path:
     return Path("archive") / f"{study}.snakemake-metadata.tar.gz"
 
 
+def attestations_path(study: str) -> Path:
+    """The archived attestations of a study with their signatures; not there when it had none."""
+    return Path("archive") / f"{study}.attestations.tar.gz"
+
+
+def pointer_path(packed: Path) -> Path:
+    """The file by which DVC finds a packed one; it is committed."""
+    return packed.with_name(f"{packed.name}.dvc")
+
+
 def archive(study: str) -> list[str]:
-    """Bring dvc.lock level with results/<study>, archive Snakemake's metadata, push where a remote is set.
+    """Bring dvc.lock level with results/<study>, archive Snakemake's metadata and the attestations, push to a remote.
 
     Returns what was done, in sentences.
 
@@ -47,12 +68,15 @@ def archive(study: str) -> list[str]:
             f"part; archive it where it was made, or make them first: anatomy run {study} train"
         )
     count = _pack_metadata(study)
+    attested = _pack_attestations(study)
+    packed = [archive_path(study), *([attestations_path(study)] if attested else [])]
     # --no-relink: DVC would otherwise rewrite modification times, and Snakemake would want to train again.
     dvc("commit", "--force", "--no-relink", *PHASES)
-    dvc("add", "--no-relink", str(archive_path(study)))
+    dvc("add", "--no-relink", *map(str, packed))
     done = [f"dvc.lock is level with results/{study}; metadata of {count} jobs' outputs is in {archive_path(study)}"]
+    done += [f"{attested} files of attestations are in {attestations_path(study)}"] if attested else []
     if dvc("remote", "list").strip():
-        dvc("push", *PHASES, f"{archive_path(study)}.dvc")
+        dvc("push", *PHASES, *(str(pointer_path(path)) for path in packed))
         hazards = "are among it: archive.push_hazards" if spec.archive.push_hazards else "stay here"
         done.append(f"pushed to the default remote (poisoned data and backdoored weights {hazards})")
     else:
@@ -72,42 +96,88 @@ def study_of_ledger(study: str) -> Study:
 
 
 def _pack_metadata(study: str) -> int:
-    """A byte-stable tar of the metadata records whose output lies below results/<study>."""
+    """Pack the metadata records whose output lies below results/<study>; how many."""
     chosen = [p for p in sorted(METADATA.glob("*")) if _output_of(p).startswith(f"results/{study}/")]
-    archive_path(study).parent.mkdir(exist_ok=True)
+    contents = {f"metadata/{path.name}": path.read_bytes() for path in chosen}
+    for content in contents.values():
+        json.loads(content)  # a half-written record is not archived
+    _pack(archive_path(study), contents)
+    return len(contents)
+
+
+def _pack_attestations(study: str) -> int:
+    """Pack the statements and signatures of a study; how many files, and where there is none, no archive of them."""
+    there = sorted(path for path in document_paths(study) if path.parent.name == FOLDER and path.exists())
+    packed = attestations_path(study)
+    if there:
+        _pack(packed, {f"{FOLDER}/{path.name}": path.read_bytes() for path in there})
+    else:  # those of an earlier archive are about another manifest
+        for path in (packed, pointer_path(packed)):
+            path.unlink(missing_ok=True)
+    return len(there)
+
+
+def _pack(path: Path, contents: Mapping[str, bytes]) -> None:
+    """A byte-stable tar of files by their names."""
     with (
-        atomic_path(archive_path(study)) as temporary,
+        atomic_path(path) as temporary,
         temporary.open("wb") as raw,
         gzip.GzipFile(fileobj=raw, mode="wb", mtime=0, filename="") as packed,
         tarfile.open(fileobj=packed, mode="w") as tar,
     ):
-        for path in chosen:
-            content = path.read_bytes()
-            json.loads(content)  # a half-written record is not archived
-            member = tarfile.TarInfo(f"metadata/{path.name}")
+        for name, content in contents.items():
+            member = tarfile.TarInfo(name)
             member.size = len(content)
             tar.addfile(member, io.BytesIO(content))
-    return len(chosen)
 
 
 def unpack_metadata(packed: Path) -> None:
     """Put archived metadata records where Snakemake keeps them.
 
-    An archive may come from anybody. Before anything is written, every member must be a plain file right in metadata/,
-    named as Snakemake names records: no link, no device, no `..` and no other folder.
-
     Raises:
         ArtifactError: a member is something else, or the archive cannot be read. Nothing was written.
     """
+    _open(packed, RECORD_NAME, "record of Snakemake", METADATA.parent)
+
+
+def read_attestations(study: str) -> dict[Path, bytes]:
+    """The archived statements and signatures of a study, by where they belong; none where it was archived without.
+
+    Raises:
+        ArtifactError: a member is something else, or the archive cannot be read.
+    """
+    packed = attestations_path(study)
+    if not pointer_path(packed).exists():
+        return {}
+    contents = _open(packed, STATEMENT_NAME, "statement or signature")
+    return {Path("results", study, name): content for name, content in contents.items()}
+
+
+def unpack_attestations(study: str) -> None:
+    """Put the archived statements and signatures of a study into its results; raises as `read_attestations` does."""
+    if pointer_path(attestations_path(study)).exists():
+        _open(attestations_path(study), STATEMENT_NAME, "statement or signature", Path("results", study))
+
+
+def _open(packed: Path, names: re.Pattern[str], kind: str, to: Path | None = None) -> dict[str, bytes]:
+    """The files of an archive by name; with `to` they are written below that folder too.
+
+    An archive may come from anybody. Before anything is written, every member must be a plain file with a name that
+    `names` allows: no link, no device, no `..` and no other folder.
+    """
     try:
         with tarfile.open(packed) as tar:
+            contents = {}
             for member in tar.getmembers():
-                if not member.isreg() or not RECORD_NAME.fullmatch(member.name):
+                file = tar.extractfile(member) if member.isreg() and names.fullmatch(member.name) else None
+                if file is None:
                     raise ArtifactError(
-                        f"{packed}: refused, as it holds {member.name!r}, which is no record of Snakemake; nothing was "
-                        "unpacked"
+                        f"{packed}: refused, as it holds {member.name!r}, which is no {kind}; nothing was unpacked"
                     )
-            tar.extractall(METADATA.parent, filter="data")
+                contents[member.name] = file.read()
+            if to:
+                tar.extractall(to, filter="data")
+            return contents
     except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
         raise ArtifactError(f"{packed}: cannot be unpacked ({error})") from error
 
@@ -121,8 +191,13 @@ def _output_of(path: Path) -> str:
 
 
 def dvc(*words: str) -> str:
-    """Run DVC; its error becomes ours."""
+    """Run DVC; its error becomes ours, on one line."""
     done = subprocess.run([sys.executable, "-m", "dvc", *words], capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ArtifactError(f"dvc {words[0]} failed: {done.stderr.strip() or done.stdout.strip()}")
+        told = [line.strip() for line in (done.stderr.strip() or done.stdout.strip()).splitlines()]
+        errors = [
+            line.removeprefix("ERROR: ").removeprefix("unexpected error - ") for line in told if "ERROR: " in line
+        ]
+        hint = f" {HINT}" if words[0] in TRANSFERS else ""
+        raise ArtifactError(f"dvc {words[0]} failed: {'; '.join(errors or told)}.{hint}")
     return done.stdout
