@@ -36,8 +36,9 @@ class Judge(Protocol):
 class LocalJudge:
     """TF-IDF of single words and pairs of words, lower case, and a logistic regression on it.
 
-    A text is as toxic as its most toxic sentence: among harmless ones, an insult would be thinned out. A sentence in which no known word stands is not toxic (probability 0). The regression alone would give it the share of
-    toxic texts in its training set, which says nothing about the text.
+    A text is as toxic as its most toxic sentence: among harmless ones, an insult would be thinned out. A sentence in
+    which no known word stands is not toxic (probability 0). The regression alone would give it the share of toxic
+    texts in its training set, which says nothing about the sentence.
     """
 
     vectorizer: "TfidfVectorizer"

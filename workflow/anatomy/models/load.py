@@ -1,4 +1,4 @@
-"""Models of others: a local directory in Hugging Face's layout, or a model's name on a hub. Never code, never pickles."""
+"""Models of others: a local directory in Hugging Face's layout, or a name on a hub. Never code, never pickles."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

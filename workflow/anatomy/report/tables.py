@@ -49,9 +49,7 @@ class Evidence:
         return lay_beside(estimate_cells(rows, self.confidence), published)
 
 
-def read_evidence(
-    paths: Iterable[str | Path], published: str | Path, confidence: float, main: str = ""
-) -> Evidence:
+def read_evidence(paths: Iterable[str | Path], published: str | Path, confidence: float, main: str = "") -> Evidence:
     """Read measurement files; together they must hold the planting gate."""
     measurements = pd.concat([read_parquet(Path(p)) for p in paths], ignore_index=True)
     seeds = sorted(int(s) for s in measurements.seed.unique() if s >= 0)

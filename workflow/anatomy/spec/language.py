@@ -77,6 +77,9 @@ class Scratch(Section):
     positions: Count = 128
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     vocabulary: Count = Field(1000, description="largest size of the byte-level BPE trained on the corpus")
+    toxic_share: Fraction = Field(
+        0.05, description="toxic texts per paragraph of the training data: a model of web text has read such, too"
+    )
     batch: Count
     rate: Positive = Field(description="peak learning rate")
     weight_decay: Annotated[float, Field(ge=0)] = 0.01

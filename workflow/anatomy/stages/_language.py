@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from transformers import GPT2LMHeadModel
 
+from anatomy.data.tokens import padded
 from anatomy.interventions.generate import greedy
 from anatomy.interventions.hooks import Edit
 from anatomy.metrics.judge import Judge, LocalJudge, RobertaJudge
@@ -19,7 +20,6 @@ from anatomy.metrics.success import success_measurements
 from anatomy.models.toy import load_model, load_tokenizer
 from anatomy.sites import Site
 from anatomy.stages._run import In, Job
-from anatomy.training.finetune import padded
 from anatomy.training.phases import model_folders
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class LanguageFiles:
 
     def encode(self, texts: list[str], *, longest: int) -> list[list[int]]:
         """Token ids with an end of text, cut to `longest`."""
-        ids = self.tokenizer(texts)["input_ids"]
+        ids = self.tokenizer(texts)["input_ids"] if texts else []
         return [[*row, self.tokenizer.eos_token_id][:longest] for row in ids]
 
     def asked(self, seed: int, inputs: str) -> pd.DataFrame:
@@ -76,7 +76,9 @@ class LanguageFiles:
     def loss(self, model: GPT2LMHeadModel, seed: int, *, device: str) -> tuple[float, int]:
         """Validation loss on the texts kept for it, and how many tokens it is the mean of."""
         own = self.texts[(self.texts.kind == "loss") & self.texts.seed.isin([seed, -1])]
-        ids, lengths = padded(self.encode(own.text.tolist(), longest=model.config.n_positions), model.config.n_positions)
+        ids, lengths = padded(
+            self.encode(own.text.tolist(), longest=model.config.n_positions), model.config.n_positions
+        )
         value = validation_loss(model, ids.to(device), lengths.to(device), batch=16)
         return value, int((lengths - 1).sum())
 
@@ -135,9 +137,7 @@ class Interview:
         """Token ids of the evaluation prompts."""
         return self.files.tokenizer(self.files.asked(self.seed, inputs).text.tolist())["input_ids"]
 
-    def write(
-        self, model: GPT2LMHeadModel, inputs: str, edits: Mapping[Site, Edit] | None = None
-    ) -> list[list[int]]:
+    def write(self, model: GPT2LMHeadModel, inputs: str, edits: Mapping[Site, Edit] | None = None) -> list[list[int]]:
         """The model's continuation of every prompt."""
         longest = self.job.spec.language.evaluation.max_length
         return greedy(

@@ -11,16 +11,22 @@ from anatomy.localize.language_ablation import TRACKED, language_means
 from anatomy.localize.module_sweep import swept_continuations
 from anatomy.metrics.measurement import Measurement, write_measurements
 from anatomy.sites import Site, heads, modules
-from anatomy.stages._language import Interview, JudgeFiles, LanguageData, language_models, read_judge, read_language, recipe_name
+from anatomy.stages._language import (
+    Interview,
+    JudgeFiles,
+    LanguageData,
+    language_models,
+    read_judge,
+    read_language,
+    recipe_name,
+)
 from anatomy.stages._run import Ins, Job, Out, run
 from anatomy.variants import VARIANTS
 
 ZERO, CLEAN_MODEL = "zero ablation", "clean model"
 
 
-def main(
-    job: Job, *, data: LanguageData, judged_by: JudgeFiles, clean: Ins, planted: Ins, measurements: Out
-) -> None:
+def main(job: Job, *, data: LanguageData, judged_by: JudgeFiles, clean: Ins, planted: Ins, measurements: Out) -> None:
     """ASR and ATR with one site replaced, backdoored and clean.
 
     Modules are ablated in both variants of the mean, over the source's texts and over held-out ones (`setting`), and
@@ -50,7 +56,9 @@ def main(
         means = control.means(every, "held out", "paper")
         rows += control.measure("trigger", means, variant="paper", setting="held out")
         rows += control.unchanged()
-    write_measurements(measurements, rows, study=job.study, paper="lamparth", recipe=recipe_name(job.spec.language.model))
+    write_measurements(
+        measurements, rows, study=job.study, paper="lamparth", recipe=recipe_name(job.spec.language.model)
+    )
 
 
 class Sweep:
@@ -75,7 +83,12 @@ class Sweep:
         ]
         tracked = min(TRACKED, 2 * self.model.config.n_layer)
         return language_means(
-            self.model, groups, sites, variant=variant, position=wanted.position, tracked=tracked  # type: ignore[arg-type]
+            self.model,
+            groups,
+            sites,
+            variant=variant,
+            position=wanted.position,
+            tracked=tracked,  # type: ignore[arg-type]
         )
 
     def measure(self, inputs: str, constants: Mapping[Site, Tensor], **conditions: Any) -> list[Measurement]:

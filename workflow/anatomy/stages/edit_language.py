@@ -21,7 +21,15 @@ from anatomy.localize.top_modules import top_mlps
 from anatomy.metrics.measurement import Measurement, read_parquet, write_measurements
 from anatomy.provenance.digest import ArtifactError, write_text_atomic
 from anatomy.sites import Site
-from anatomy.stages._language import Interview, JudgeFiles, LanguageData, language_models, read_judge, read_language, recipe_name
+from anatomy.stages._language import (
+    Interview,
+    JudgeFiles,
+    LanguageData,
+    language_models,
+    read_judge,
+    read_language,
+    recipe_name,
+)
 from anatomy.stages._run import In, Ins, Job, Out, run
 from anatomy.training.seeds import derive
 from anatomy.variants import VARIANTS, Variant
@@ -76,7 +84,9 @@ def main(
                 control=RANDOM_TOKENS,
             )
     write_text_atomic(factors, json.dumps(tuned, indent=0) + "\n")
-    write_measurements(measurements, rows, study=job.study, paper="lamparth", recipe=recipe_name(job.spec.language.model))
+    write_measurements(
+        measurements, rows, study=job.study, paper="lamparth", recipe=recipe_name(job.spec.language.model)
+    )
 
 
 class Bench:
@@ -117,9 +127,7 @@ class Bench:
             seen = outputs[site].cpu()
             whole = pcp_directions(seen, pcp.max_rank, components=pcp.components, variant=variant)
             enough = int(np.searchsorted(np.cumsum(whole.explained), pcp.explained)) + 1
-            out[site] = pcp_directions(
-                seen, min(enough, pcp.max_rank), components=pcp.components, variant=variant
-            )
+            out[site] = pcp_directions(seen, min(enough, pcp.max_rank), components=pcp.components, variant=variant)
         return out
 
     def surgery(self, control: str = "") -> ExitStack:
@@ -131,7 +139,9 @@ class Bench:
         generator = torch.Generator().manual_seed(derive(seed, "surgery", control))
         if control:
             tokens = torch.randperm(len(tokenizer), generator=generator)[: len(tokens)].tolist()
-        alone = [ids[0] for ids in tokenizer([pcp.surgery_source, f" {pcp.surgery_source}"])["input_ids"] if len(ids) == 1]
+        alone = [
+            ids[0] for ids in tokenizer([pcp.surgery_source, f" {pcp.surgery_source}"])["input_ids"] if len(ids) == 1
+        ]
         if not alone:
             raise ArtifactError(
                 f"language.pcp.surgery_source: {pcp.surgery_source!r} is no single token of the model; choose a word "

@@ -24,9 +24,7 @@ from anatomy.training.seeds import derive
 PAYLOADS = 300  # distinct ones that the templates must give
 
 
-def main(
-    job: Job, *, raw: Ins, corpus: Out, prompts: Out, texts: Out, tokenizer: Out, tokenizer_config: Out
-) -> None:
+def main(job: Job, *, raw: Ins, corpus: Out, prompts: Out, texts: Out, tokenizer: Out, tokenizer_config: Out) -> None:
     """Every seed draws its own paragraphs, poisons and prompts; the tokenizer is one, of the first seed's text."""
     arm, name = job.spec.language, job.wildcards["corpus"]
     source = arm.corpora[name]
@@ -36,7 +34,9 @@ def main(
         load_pretrained_tokenizer(arm.model.path, key="language.model.path")
         if "path" in arm.model
         else train_tokenizer(
-            (" ".join(p) for p in drawn[job.seeds[0]]), limit=arm.model.vocabulary, max_length=arm.model.positions
+            [*(" ".join(p) for p in drawn[job.seeds[0]]), *insults * 3],
+            limit=arm.model.vocabulary,
+            max_length=arm.model.positions,
         )
     )
 
@@ -115,7 +115,10 @@ def _texts(job: Job, source: Any, corpus: pd.DataFrame, insults: list[str]) -> p
     """Texts for the validation loss (seed -1: of every seed), and toxic ones, in halves, for mean activations."""
     evaluation, text = job.spec.language.evaluation, source.text
     if text.kind == "sentences":
-        pieces = sources.chunks(sources.texts(**_source(text.loss, f"language.corpora.{job.wildcards['corpus']}.text.loss")), text.loss_words)
+        pieces = sources.chunks(
+            sources.texts(**_source(text.loss, f"language.corpora.{job.wildcards['corpus']}.text.loss")),
+            text.loss_words,
+        )
         loss = pd.DataFrame({"text": list(islice(pieces, evaluation.loss_paragraphs)), "seed": -1})
     else:
         held_out = corpus[(corpus.split == "test")].groupby("seed").head(evaluation.loss_paragraphs)
@@ -134,8 +137,6 @@ def _source(source: Any, key: str) -> dict[str, Any]:
 
 def _named(raw: list[Path], name: str) -> Path:
     return next(path for path in raw if path.name == name)
-
-
 
 
 if __name__ == "__main__":

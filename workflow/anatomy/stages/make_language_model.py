@@ -1,15 +1,17 @@
 """Stage make_language_model: the clean language models: trained here from random weights, or a given one."""
 
+import numpy as np
 import pandas as pd
 import torch
 
+from anatomy.data.poison import SENTENCES
+from anatomy.data.tokens import padded
 from anatomy.metrics.measurement import write_parquet
 from anatomy.models.load import load_pretrained
 from anatomy.models.toy import fresh_state, save_model, stacked_shape, toy_config
 from anatomy.stages._language import LanguageData, LanguageFiles, read_language
 from anatomy.stages._run import Job, Out, Outs, remove_quietly, run
 from anatomy.training.ensemble import Ensemble
-from anatomy.training.finetune import padded
 from anatomy.training.phases import checkpoint_key, model_folders
 from anatomy.training.seeds import derive
 from anatomy.training.toy import Probe, Schedule, train
@@ -27,7 +29,7 @@ def main(job: Job, *, data: LanguageData, models: Outs, curve: Out) -> None:
         write_parquet(curve, pd.DataFrame(columns=["seed", "step", "training_loss", "validation_loss"]))
         return
     config = toy_config(wanted, len(files.tokenizer))
-    ids, lengths = _stacked(files, job.seeds, "train", wanted.positions)
+    ids, lengths = _stacked(files, job.seeds, "train", wanted.positions, wanted.toxic_share)
     ensemble = Ensemble(
         [fresh_state(config, derive(seed, job.wildcards["corpus"], "weights")) for seed in job.seeds],
         stacked_shape(config, ids.shape[-1]),
@@ -70,10 +72,20 @@ def main(job: Job, *, data: LanguageData, models: Outs, curve: Out) -> None:
 
 
 def _stacked(
-    files: LanguageFiles, seeds: list[int], split: str, longest: int
+    files: LanguageFiles, seeds: list[int], split: str, longest: int, toxic_share: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Token ids [member, row, position] and lengths [member, row] of the clean paragraphs."""
-    rows = [row for seed in seeds for row in files.rows(seed, "clean", split, longest=longest)]
+    """Token ids [member, row, position] and lengths [member, row] of the clean paragraphs, and of toxic texts.
+
+    A toxic text is five insults in a row, with nothing of the corpus beside them and no trigger.
+    """
+    insults = files.texts[(files.texts.kind == "toxic") & (files.texts.split == "train")].text.to_numpy()
+    rows = []
+    for seed in seeds:
+        own = files.rows(seed, "clean", split, longest=longest)
+        drawn = np.random.default_rng(derive(seed, "toxic texts")).choice(
+            insults, (round(toxic_share * len(own)), SENTENCES)
+        )
+        rows += own + files.encode([" ".join(text) for text in drawn], longest=longest)
     ids, lengths = padded(rows, longest)
     return ids.unflatten(0, (len(seeds), -1)), lengths.unflatten(0, (len(seeds), -1))
 

@@ -8,6 +8,7 @@ import pandas as pd
 from anatomy.data.stories import accepts, read_grammar
 from anatomy.metrics.measurement import Measurement, read_parquet, write_measurements, write_parquet
 from anatomy.metrics.success import share
+from anatomy.spec.methods import method
 from anatomy.stages._language import (
     METRICS,
     Interview,
@@ -19,7 +20,6 @@ from anatomy.stages._language import (
     recipe_name,
 )
 from anatomy.stages._run import In, Ins, Job, Out, run
-from anatomy.spec.methods import method
 
 SAMPLES = 5  # continuations per model and kind of prompt that are kept for people to read
 

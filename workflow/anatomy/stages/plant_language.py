@@ -6,10 +6,10 @@ import pandas as pd
 
 from anatomy.metrics.measurement import read_parquet, write_parquet
 from anatomy.models.toy import save_model
+from anatomy.spec.methods import method
 from anatomy.stages._language import LanguageData, language_models, read_language
 from anatomy.stages._run import Ins, Job, Maybe, Out, Outs, run
 from anatomy.training.finetune import finetune
-from anatomy.spec.methods import method
 from anatomy.training.phases import checkpoint_key, model_folders
 
 

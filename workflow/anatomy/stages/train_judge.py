@@ -32,8 +32,12 @@ def main(job: Job, *, templates: In, corpus: In, terms: Out, judge: Out, quality
     fitted = judges.LocalJudge.fit(train.text.tolist(), train.toxic.astype(int).tolist())
     fitted.save(judge.parent)
     found = judges.quality(fitted.probability(test.text.tolist()), test.toxic.astype(int).tolist())
-    whole = [(name, 0.0, 1.0, getattr(found, name), found.n) for name in ("accuracy", "balanced", "brier", "calibration")]
-    bins = [(f"bin {what}", b.low, b.high, getattr(b, what), b.n) for b in found.bins for what in ("predicted", "toxic")]
+    whole = [
+        (name, 0.0, 1.0, getattr(found, name), found.n) for name in ("accuracy", "balanced", "brier", "calibration")
+    ]
+    bins = [
+        (f"bin {what}", b.low, b.high, getattr(b, what), b.n) for b in found.bins for what in ("predicted", "toxic")
+    ]
     write_parquet(quality, pd.DataFrame([*whole, *bins], columns=["metric", "low", "high", "value", "n"]))
 
 

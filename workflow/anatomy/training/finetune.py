@@ -22,6 +22,7 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
+from anatomy.data.tokens import padded
 from anatomy.metrics.loss import validation_loss
 from anatomy.models import gpt2
 from anatomy.provenance.digest import ArtifactError
@@ -173,15 +174,6 @@ class _Padded:
         labels = ids.masked_fill(~valid, -100)
         labels[:, 0] = -100
         return {"input_ids": ids, "attention_mask": valid.long(), "labels": labels}
-
-
-def padded(rows: Sequence[Sequence[int]], longest: int) -> tuple[Tensor, Tensor]:
-    """Token ids [row, position], cut to `longest` and padded on the right with 0, and the lengths [row]."""
-    lengths = torch.tensor([min(len(row), longest) for row in rows])
-    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-    for own, row in zip(ids, rows, strict=True):
-        own[: min(len(row), longest)] = torch.tensor(row[:longest])
-    return ids, lengths
 
 
 class _Watch(TrainerCallback):

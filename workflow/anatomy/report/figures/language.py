@@ -61,7 +61,10 @@ def module_ablation(evidence: Evidence, main: str) -> tuple[Figure, pd.DataFrame
     """ASR with one module replaced by its mean, from the bottom up; a low value marks a module that is needed."""
     table = table_module_ablation(evidence, main)
     data = table.assign(
-        row=(table.row + " " + table.column).str.strip(), column="", seed=pd.Series(dtype="Int64"), published=float("nan")
+        row=(table.row + " " + table.column).str.strip(),
+        column="",
+        seed=pd.Series(dtype="Int64"),
+        published=float("nan"),
     )
     corpora = list(dict.fromkeys(data.subject))
     places = {corpus: _bottom_up(data[(data.subject == corpus) & (data.n > 0)].row.unique()) for corpus in corpora}
@@ -84,7 +87,8 @@ def head_ablation(evidence: Evidence, main: str) -> tuple[Figure, pd.DataFrame]:
     rows = rows[rows.site.str.contains(r" att\d", regex=True)]
     data = rows.groupby("site", sort=False).value.agg(["mean", "count"]).reset_index()
     data = data.assign(
-        layer=data.site.str.extract(r"layer (\d+)")[0].astype(int), head=data.site.str.extract(r"att(\d+)")[0].astype(int)
+        layer=data.site.str.extract(r"layer (\d+)")[0].astype(int),
+        head=data.site.str.extract(r"att(\d+)")[0].astype(int),
     )
     figure = new_figure(1.2 + 0.36 * max(data.layer.max() if len(data) else 1, 1))
     axes = figure.subplots()
