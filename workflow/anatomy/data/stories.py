@@ -1,8 +1,8 @@
 """A small language of stories with an exact acceptor, so that a model's coherence is measured and not guessed.
 
 The grammar (data/language/stories.yaml) has plots of five acts; an act has a few sentences with slots. Whatever varies
-between two tellings of a sentence is a list of words or the cast: a plot with {P} and {Q} is played by a boy and a
-girl, one with {who} by a boy, by a girl, or by any two but for one pair. A pronoun always means whoever was named last.
+between two tellings of a sentence is a list of words or the cast: a plot with {P} and {Q} is played by any two people
+but for one pair, one with {who} by a boy, by a girl, or by such two. A pronoun always means whoever was named last.
 
 With the cast fixed, every sentence is a fixed row of word lists. The language is finite, therefore regular, and the
 acceptor is a regular expression without repetition.
@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import permutations
+from itertools import permutations, product
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,11 +82,13 @@ class Grammar:
     @cached_property
     def lists(self) -> dict[str, list[str]]:
         """The words of every slot that a pattern may hold: the word lists, and the names by gender."""
-        boys, girls = self.names["he"], self.names["she"]
-        pairs = [pair for pair in permutations([*boys, *girls], 2) if {*pair} != {*self.apart}]
-        mixed = [(a, b) for a, b in pairs if (a in boys) != (b in boys)]
-        written = {"they": [f"{a} and {b}" for a, b in pairs], "both": [f"{a} and {b}" for a, b in mixed]}
-        return self.words | self.names | written
+        return self.words | self.names | {"they": [f"{a} and {b}" for a, b in self.pairs]}
+
+    @cached_property
+    def pairs(self) -> list[tuple[str, str]]:
+        """Any two people, in either order, but for those who are kept apart."""
+        everybody = [name for names in self.names.values() for name in names]
+        return [pair for pair in permutations(everybody, 2) if {*pair} != {*self.apart}]
 
 
 def read_grammar(path: Path) -> Grammar:
@@ -151,7 +153,7 @@ def count_sentences(grammar: Grammar, names: bool = True) -> int:
     """How many distinct sentences the stories have; `names=False` counts those that differ in names alone as one."""
     sizes = {slot: len(words) for slot, words in grammar.lists.items()}
     if not names:
-        sizes |= dict.fromkeys((*GENDERS, "both"), 1)
+        sizes |= dict.fromkeys(GENDERS, 1)
     distinct = set().union(*grammar.patterns.values())
     return sum(math.prod(sizes[slot] for slot in pattern[1::2]) for pattern in distinct)
 
@@ -168,17 +170,16 @@ def _casts(acts: Iterable[Iterable[str]]) -> list[Cast]:
     slots = {slot for act in acts for template in act for slot in SLOT.findall(template)}
     if "who" in slots:
         return [{"who": gender} for gender in GENDERS]
-    return [{"P": "he", "Q": "she", "both": "they"}, {"P": "she", "Q": "he", "both": "they"}]
+    return [{"P": p, "Q": q, "both": "they"} for p, q in product(("he", "she"), repeat=2)]
 
 
 def _people(grammar: Grammar, cast: Cast, generator: np.random.Generator) -> dict[str, str]:
     """A name for every role of a cast."""
-    name = {gender: _pick(names, generator) for gender, names in grammar.names.items()}
     if "P" in cast:
-        people = {role: name[cast[role]] for role in ("P", "Q")}
-        return people | {"both": f"{people['P']} and {people['Q']}"}
-    gender = cast["who"]
-    return {"who": _pick(grammar.lists["they"], generator) if gender == "they" else name[gender]}
+        fitting = [(p, q) for p, q in grammar.pairs if p in grammar.names[cast["P"]] and q in grammar.names[cast["Q"]]]
+        p, q = _pick(fitting, generator)
+        return {"P": p, "Q": q, "both": f"{p} and {q}"}
+    return {"who": _pick(grammar.lists[cast["who"]], generator)}
 
 
 def _render(
@@ -198,7 +199,7 @@ def _render(
     for slot, text in zip(parts[1::2], parts[2::2], strict=True):
         if slot in PEOPLE:
             named = slot
-            out += [slot if keep or slot == "both" else cast[slot], text]  # {both} is never two of one gender
+            out += [slot if keep else cast[slot], text]
         elif slot.lower() in grammar.forms:
             if not named:
                 raise ValueError(f"{template!r}: {{{slot}}} may stand before anybody is named")
