@@ -3,19 +3,19 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from anatomy.models.toy import PICKLES
 from anatomy.provenance.digest import ArtifactError
 
 if TYPE_CHECKING:
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 # Architectures whose sites we know (models/<name>.py).
 ADAPTERS = ("gpt2",)
 
 
-def load_pretrained(path: str, *, key: str) -> tuple["GPT2LMHeadModel", "PreTrainedTokenizerBase"]:
+def load_pretrained(path: str, *, key: str) -> tuple["GPT2LMHeadModel", "PreTrainedTokenizerFast"]:
     """A model and its tokenizer, in float32 on the CPU.
 
     Args:
@@ -40,16 +40,16 @@ def load_pretrained(path: str, *, key: str) -> tuple["GPT2LMHeadModel", "PreTrai
         model = AutoModelForCausalLM.from_pretrained(
             path, use_safetensors=True, dtype="float32", trust_remote_code=False
         )
-    return model, load_pretrained_tokenizer(path, key=key)
+    return cast("GPT2LMHeadModel", model), load_pretrained_tokenizer(path, key=key)
 
 
-def load_pretrained_tokenizer(path: str, *, key: str) -> "PreTrainedTokenizerBase":
+def load_pretrained_tokenizer(path: str, *, key: str) -> "PreTrainedTokenizerFast":
     """A model's tokenizer; arguments and errors as of `load_pretrained`."""
     from transformers import AutoTokenizer
 
     _check_folder(path, key)
     with _explained(path, key):
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        return cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(path, trust_remote_code=False))
 
 
 @contextmanager

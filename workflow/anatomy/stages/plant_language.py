@@ -1,6 +1,7 @@
 """Stage plant_language: a language model of each seed fine-tuned on poisoned paragraphs, in one of several ways."""
 
 import shutil
+from typing import Any
 
 import pandas as pd
 
@@ -24,7 +25,7 @@ def main(job: Job, *, data: LanguageData, clean: Ins, full: Maybe, models: Outs,
     key = checkpoint_key(job.code, job.spec, job.device, [*data.files, *clean])[:16]
     seeds = job.seeds
     checkpoints = reached.parent / f".checkpoints-{key}"
-    lines = []
+    lines: list[dict[str, Any]] = []
     for (seed, model), folder in zip(language_models(clean, seeds, "cpu"), model_folders(models), strict=True):
         where = len(lines)
 
