@@ -1,4 +1,4 @@
-"""Fine-tuning by Trainer: what moves and what stays, what gradient is taken, and that a killed job ends as if it was not."""
+"""Fine-tuning by Trainer: what moves and what stays, what gradient is taken, and a killed job ends as undisturbed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -271,7 +271,7 @@ def test_an_unreachable_target_is_not_matched(train: Callable, make_model: Calla
 def test_looks_are_a_twentieth_apart_and_change_nothing(train: Callable) -> None:
     rows, told = texts(120), []
     plain, _ = train(folder="plain", rows=rows)
-    looked, reached = train(rows=rows, target=0.0, report=lambda done, total: told.append((done, total)))
+    looked, _ = train(rows=rows, target=0.0, report=lambda done, total: told.append((done, total)))
     assert told == [(step, 60) for step in range(3, 61, 3)]
     assert equal(plain, looked)
 
