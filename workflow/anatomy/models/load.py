@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from anatomy.models.toy import PICKLES
 from anatomy.provenance.digest import ArtifactError
@@ -23,8 +23,8 @@ def load_pretrained(path: str, *, key: str) -> tuple["GPT2LMHeadModel", "PreTrai
         key: the configuration key that says so, for the messages.
 
     Raises:
-        ArtifactError: the directory is missing, lacks a tokenizer or has pickles only; the architecture has no adapter;
-            the hub cannot be reached.
+        ArtifactError: the directory is missing, lacks a tokenizer or weights, is damaged or has pickles only; the
+            weights do not fit the configuration; the architecture has no adapter; the hub cannot be reached.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -36,11 +36,18 @@ def load_pretrained(path: str, *, key: str) -> tuple["GPT2LMHeadModel", "PreTrai
             f"{key}: {path} is a model of the architecture {config.model_type!r}, which has no adapter here; "
             f"those that have one: {', '.join(ADAPTERS)}"
         )
+    options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with _explained(path, key):
-        model = AutoModelForCausalLM.from_pretrained(
-            path, use_safetensors=True, dtype="float32", trust_remote_code=False
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            path, use_safetensors=True, dtype="float32", trust_remote_code=False, **options
         )
-    return cast("GPT2LMHeadModel", model), load_pretrained_tokenizer(path, key=key)
+    model, read = found
+    # What is missing or does not fit, transformers makes up at random.
+    if lacking := sorted(read["missing_keys"]):
+        raise ArtifactError(f"{key}: {path}: not a whole model: its weights lack {', '.join(lacking)}")
+    if other := sorted(name for name, *_ in read["mismatched_keys"]):
+        raise ArtifactError(f"{key}: {path}: its weights do not fit its config.json: {', '.join(other)}")
+    return model, load_pretrained_tokenizer(path, key=key)
 
 
 def load_pretrained_tokenizer(path: str, *, key: str) -> "PreTrainedTokenizerFast":
@@ -55,9 +62,11 @@ def load_pretrained_tokenizer(path: str, *, key: str) -> "PreTrainedTokenizerFas
 @contextmanager
 def _explained(path: str, key: str) -> Iterator[None]:
     """What transformers says of a path that it cannot read, in the words of this project."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if Path(path).is_dir():
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ArtifactError(f"{key}: {path}: not a whole model directory: {first}") from None
