@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from anatomy.models import gpt2
 from anatomy.spec.errors import SpecError
 from anatomy.spec.language import LanguageArm, LoraPart, Pretrained, Scratch
 from anatomy.spec.methods import method
