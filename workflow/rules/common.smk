@@ -38,6 +38,7 @@ TOY_DATA_ARGUMENTS = (
 # What the language arm adds to each phase: filled by language.smk, where the study has that arm.
 LANGUAGE = {"poison": [], "train": [], "localize": [], "control": [], "measured": [], "records": []}
 TEXT_NOTEBOOKS = {}
+CLAIMS = ["data/claims.yaml"] + (["data/claims_language.yaml"] if STUDY.language else [])
 TEXT_MAIN = ["language.main"] if STUDY.language else []
 LOCK = sha256_file("requirements.lock")
 TORCH_ENV = f"../../envs/torch-{'cpu' if STUDY.compute.compute_class == 'cpu' else 'cuda'}.yaml"

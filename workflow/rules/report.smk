@@ -4,7 +4,7 @@
 rule judge_claims:
     """Every claim of data/claims.yaml against the measurements."""
     input:
-        claims="data/claims.yaml",
+        claims=CLAIMS,
         published=PUBLISHED,
         measurements=[*measured(*LOCALISATION, *EDITING), *LANGUAGE["measured"]],
         curves=CURVES,

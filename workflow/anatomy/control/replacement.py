@@ -1,15 +1,14 @@
 """A replaced model: which modules, which directions; what it answers for many settings of the factors at once."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from transformers import DynamicCache, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from anatomy.control.pcp import pcp_edit
-from anatomy.interventions.generate import check_room, distinct, go_on, left_padded
 from anatomy.interventions.hooks import Edit, edited, record
 from anatomy.metrics.topk import topk_share
 from anatomy.models import gpt2
@@ -58,45 +57,6 @@ def settings_logits(
     for some in sigma.split(max(1, rows // len(prompts))):
         with edited(model, replacement.edits(some)):
             yield gpt2.resume(model, resid.repeat(len(some), 1, 1), first).unflatten(0, (len(some), -1))
-
-
-def settings_continuations(
-    model: GPT2LMHeadModel,
-    replacement: Replacement,
-    sigma: Float[Tensor, "setting rank"],
-    prompts: Sequence[Sequence[int]],
-    *,
-    max_length: int,
-    pad: int,
-    rows: int = 1024,
-) -> list[list[list[int]]]:
-    """Greedy continuations of every prompt under every setting: per setting, per prompt.
-
-    Settings and prompts form one batch of at most `rows` rows. Equal to `greedy` under one setting after the other
-    (a test); the arguments are those of `greedy`.
-    """
-    check_room(model, prompts, max_length)
-    once = distinct(prompts)
-    found: list[list[list[int]]] = []
-    padded = left_padded(once, pad, model.device)
-    for some in sigma.split(max(1, rows // len(once))):
-        times = len(some)
-        mask = padded.mask.repeat(times, 1)
-        cache = DynamicCache(config=model.config)
-        with torch.no_grad(), edited(model, replacement.edits(some)):
-            logits = model(
-                padded.ids.repeat(times, 1),
-                attention_mask=mask,
-                position_ids=padded.places.repeat(times, 1),
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            ).logits[:, -1]
-            written = go_on(model, logits, cache, mask, max_length)
-        for start in range(0, len(written), len(once)):
-            own = dict(zip(once, written[start : start + len(once)], strict=True))
-            found.append([own[tuple(prompt)] for prompt in prompts])
-    return found
 
 
 def negativity(

@@ -1,7 +1,6 @@
 """From texts to token tensors, for a whole stack of seeds."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -23,15 +22,6 @@ def encode(
     for row, own in zip(rows, ids, strict=True):
         row[: len(own)] = torch.tensor(own)
     return rows, lengths
-
-
-def padded(rows: Sequence[Sequence[int]], longest: int) -> tuple[Int[Tensor, "row position"], Int[Tensor, " row"]]:
-    """Token ids cut to `longest` and padded on the right with 0, and the lengths."""
-    lengths = torch.tensor([min(len(row), longest) for row in rows])
-    ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-    for own, row in zip(ids, rows, strict=True):
-        own[: min(len(row), longest)] = torch.tensor(row[:longest])
-    return ids, lengths
 
 
 def corpus_rows(

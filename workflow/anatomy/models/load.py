@@ -9,6 +9,7 @@ from anatomy.models.toy import PICKLES
 from anatomy.provenance.digest import ArtifactError
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
 
 # Architectures whose sites we know (models/<name>.py).
@@ -65,6 +66,11 @@ def _explained(path: str, key: str) -> Iterator[None]:
             f"{key}: {path!r} is no local directory, and the hub cannot be reached or does not have it; fetch it on a "
             f"machine with a network (hf download {path}) and set {key} to the directory"
         ) from None
+
+
+def weights(model: "GPT2LMHeadModel") -> dict[str, "Tensor"]:
+    """The weights to save: without the head, which is tied to the embedding."""
+    return {name: value for name, value in model.state_dict().items() if name != "lm_head.weight"}
 
 
 def _check_folder(path: str, key: str) -> None:

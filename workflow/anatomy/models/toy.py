@@ -64,7 +64,6 @@ def save_model(
 ) -> None:
     """Write a Hugging Face directory, each file atomically: safetensors only, the tokenizer inside."""
     folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value for name, value in state.items() if name != "lm_head.weight"}  # tied to the embedding
     with atomic_path(folder / "model.safetensors") as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
     described = {**config.to_diff_dict(), "architectures": ["GPT2LMHeadModel"]}

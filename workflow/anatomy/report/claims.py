@@ -17,8 +17,6 @@ from anatomy.spec.errors import SpecError
 # Conditions a claim may leave out: then it means the experiment itself, on the backdoored model.
 DEFAULTS: dict[str, str] = {"model": "backdoored", "control": "", "metric": "topk_negativity"}
 Select = dict[str, str | list[str]]
-# A subject that a study names itself: the corpus on which all experiments about models that write text run.
-MAIN = "main corpus"
 
 
 class Expectation(BaseModel):
@@ -135,8 +133,6 @@ def judge(claim: Claim, evidence: Evidence) -> Judged:
 def _per_seed(claim: Claim, select: Select, evidence: Evidence) -> dict[int, float]:
     conditions = {**DEFAULTS, **select}
     experiment = str(conditions.pop("experiment"))
-    if conditions.get("subject") == MAIN:
-        conditions["subject"] = evidence.main
     rows = evidence.of(experiment, planted_only=claim.seeds == "planted", **conditions)  # type: ignore[arg-type]
     out = {}
     for seed, own in rows.groupby("seed"):

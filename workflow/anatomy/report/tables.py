@@ -24,7 +24,6 @@ class Evidence:
     published: Path
     confidence: float
     all_seeds: list[int]
-    main: str = ""  # the corpus of all experiments of the language arm
     planted: dict[str, list[int]] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -49,11 +48,11 @@ class Evidence:
         return lay_beside(estimate_cells(rows, self.confidence), published)
 
 
-def read_evidence(paths: Iterable[str | Path], published: str | Path, confidence: float, main: str = "") -> Evidence:
+def read_evidence(paths: Iterable[str | Path], published: str | Path, confidence: float) -> Evidence:
     """Read measurement files; together they must hold the planting gate."""
     measurements = pd.concat([read_parquet(Path(p)) for p in paths], ignore_index=True)
     seeds = sorted(int(s) for s in measurements.seed.unique() if s >= 0)
-    return Evidence(measurements, Path(published), confidence, seeds, main)
+    return Evidence(measurements, Path(published), confidence, seeds)
 
 
 def table_mean_ablation(evidence: Evidence) -> pd.DataFrame:

@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 from transformers import GPT2LMHeadModel
 
-from anatomy.data.tokens import padded
+from anatomy.data.padding import padded
 from anatomy.interventions.generate import greedy
 from anatomy.interventions.hooks import Edit
 from anatomy.metrics.judge import Judge, LocalJudge, RobertaJudge

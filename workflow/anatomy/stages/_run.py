@@ -33,7 +33,6 @@ from anatomy.spec.subtree import View, view
 
 In = Annotated[Path, "input", None]
 Ins = Annotated[list[Path], "input", "+"]
-Maybe = Annotated[list[Path], "input", "*"]
 Out = Annotated[Path, "output", None]
 Outs = Annotated[list[Path], "output", "+"]
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from anatomy.control.pcp import Directions, pcp_directions
-from anatomy.control.replacement import Replacement, settings_continuations
+from anatomy.control.replacement import Replacement
+from anatomy.control.settings import settings_continuations
 from anatomy.control.surgery import embedding_surgery, surgery_dimensions
 from anatomy.control.tune import tune
 from anatomy.interventions.generate import greedy

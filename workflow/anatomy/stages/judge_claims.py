@@ -3,19 +3,22 @@
 import pandas as pd
 
 from anatomy.provenance.digest import write_text_atomic
-from anatomy.report.claims import MAIN, claims_table, judge, read_claims
+from anatomy.report.claims import Claim, claims_table, judge, read_claims
 from anatomy.report.tables import final_values, read_evidence, training_curves
 from anatomy.stages._run import In, Ins, Job, Out, run
 
+# The subject that a study names itself: the corpus on which all experiments about models that write text run.
+MAIN = "main corpus"
 
-def main(job: Job, *, claims: In, published: In, measurements: Ins, curves: Ins, verdicts: Out, summary: Out) -> None:
+
+def main(job: Job, *, claims: Ins, published: In, measurements: Ins, curves: Ins, verdicts: Out, summary: Out) -> None:
     """Write claims.csv (everything) and summary.csv (what the terminal shows)."""
-    corpus = job.spec.get("language", {}).get("main", "")
-    evidence = read_evidence(measurements, published, job.spec.confidence, corpus)
+    evidence = read_evidence(measurements, published, job.spec.confidence)
     behaviour = evidence.of("behaviour", planted_only=False)
     final = final_values(training_curves(curves), behaviour, emergence=job.spec.toy.evaluation.emergence)
     evidence.measurements = pd.concat([evidence.measurements, final], ignore_index=True)
-    stated = [claim for claim in read_claims(claims) if corpus or claim.measure.get("subject") != MAIN]
+    corpus = job.spec.get("language", {}).get("main", "")
+    stated = [about(claim, corpus) for path in claims for claim in read_claims(path)]
     table = claims_table([judge(claim, evidence) for claim in stated])
     short = pd.DataFrame(
         {
@@ -27,6 +30,13 @@ def main(job: Job, *, claims: In, published: In, measurements: Ins, curves: Ins,
     )
     write_text_atomic(verdicts, table.to_csv(index=False, float_format="%.6g"))
     write_text_atomic(summary, short.to_csv(index=False))
+
+
+def about(claim: Claim, corpus: str) -> Claim:
+    """The claim with the study's corpus in place of "main corpus"."""
+    if claim.measure.get("subject") != MAIN:
+        return claim
+    return claim.model_copy(update={"measure": claim.measure | {"subject": corpus}})
 
 
 def _short(line: dict) -> str:

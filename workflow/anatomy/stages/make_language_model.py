@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import torch
 
+from anatomy.data.padding import padded
 from anatomy.data.poison import SENTENCES
-from anatomy.data.tokens import padded
 from anatomy.metrics.measurement import write_parquet
-from anatomy.models.load import load_pretrained
+from anatomy.models.load import load_pretrained, weights
 from anatomy.models.toy import fresh_state, save_model, stacked_shape, toy_config
 from anatomy.stages._language import LanguageData, LanguageFiles, read_language
 from anatomy.stages._run import Job, Out, Outs, remove_quietly, run
@@ -25,7 +25,7 @@ def main(job: Job, *, data: LanguageData, models: Outs, curve: Out) -> None:
     if "path" in wanted:
         model, tokenizer = load_pretrained(wanted.path, key="language.model.path")
         (folder,) = model_folders(models)
-        save_model(folder, model.state_dict(), model.config, tokenizer)
+        save_model(folder, weights(model), model.config, tokenizer)
         write_parquet(curve, pd.DataFrame(columns=["seed", "step", "training_loss", "validation_loss"]))
         return
     config = toy_config(wanted, len(files.tokenizer))

@@ -1,16 +1,22 @@
 """Stage plant_language: a language model of each seed fine-tuned on poisoned paragraphs, in one of several ways."""
 
 import shutil
+from pathlib import Path
+from typing import Annotated
 
 import pandas as pd
 
 from anatomy.metrics.measurement import read_parquet, write_parquet
+from anatomy.models.load import weights
 from anatomy.models.toy import save_model
 from anatomy.spec.methods import method
 from anatomy.stages._language import LanguageData, language_models, read_language
-from anatomy.stages._run import Ins, Job, Maybe, Out, Outs, run
+from anatomy.stages._run import Ins, Job, Out, Outs, run
 from anatomy.training.finetune import finetune
 from anatomy.training.phases import checkpoint_key, model_folders
+
+# Files that there may be none of.
+Maybe = Annotated[list[Path], "input", "*"]
 
 
 def main(job: Job, *, data: LanguageData, clean: Ins, full: Maybe, models: Outs, reached: Out) -> None:
@@ -42,7 +48,7 @@ def main(job: Job, *, data: LanguageData, clean: Ins, full: Maybe, models: Outs,
             target=targets.get(seed),
             report=report,
         )
-        save_model(folder, trained.state_dict(), trained.config, files.tokenizer)
+        save_model(folder, weights(trained), trained.config, files.tokenizer)
         lines.append({"seed": seed, "variant": how.name, **end})
     write_parquet(reached, pd.DataFrame(lines))
     shutil.rmtree(checkpoints)

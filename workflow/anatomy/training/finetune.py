@@ -22,9 +22,9 @@ from transformers import (
 )
 from transformers.trainer_utils import get_last_checkpoint
 
-from anatomy.data.tokens import padded
+from anatomy.data.padding import padded
 from anatomy.metrics.loss import validation_loss
-from anatomy.models import gpt2
+from anatomy.models.parts import PROJECTIONS, in_parts
 from anatomy.provenance.digest import ArtifactError
 from anatomy.spec.methods import Method
 from anatomy.training.seeds import derive
@@ -77,7 +77,7 @@ def finetune(
     model.train().requires_grad_(True)
     trained: nn.Module = model
     for name, parameter in model.named_parameters():
-        if gpt2.in_parts(name, how.frozen):
+        if in_parts(name, how.frozen):
             parameter.requires_grad_(False)
     if how.lora:
         trained = _with_lora(model, recipe, how.lora, own)
@@ -136,13 +136,17 @@ def last_whole(checkpoints: Path) -> Path | None:
 
 
 def _with_lora(model: GPT2LMHeadModel, recipe: "FineTuning", part: "LoraPart", seed: int) -> nn.Module:
-    from peft import LoraConfig, get_peft_model
-
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise ArtifactError(
+            "language.lora: LoRA needs the package peft, which is not installed: pip install peft, or empty the list"
+        ) from None
     torch.manual_seed(seed)
     config = LoraConfig(
         r=recipe.lora_rank,
         lora_alpha=recipe.lora_alpha,
-        target_modules=gpt2.PROJECTIONS[part],
+        target_modules=PROJECTIONS[part],
         fan_in_fan_out=True,  # GPT-2 keeps its weights as [input, output]
         bias="none",
         task_type="CAUSAL_LM",
