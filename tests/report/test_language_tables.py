@@ -86,14 +86,14 @@ def make_evidence(recipe: str = OWN, subjects: tuple[str, ...] = (MAIN, OTHER)) 
     rows = [r for subject, seed in product(subjects, SEEDS) for r in measured_rows(subject, seed)]
     table = pd.DataFrame([vars(row) for row in rows]).assign(study="test", paper="lamparth", recipe=recipe)[COLUMNS]
     of_every = ["planting gate", "behaviour", "fine-tuning", "mean ablation"]
-    return Evidence(table[(table.subject == MAIN) | table.experiment.isin(of_every)], PUBLISHED, 0.95, SEEDS, MAIN)
+    return Evidence(table[(table.subject == MAIN) | table.experiment.isin(of_every)], PUBLISHED, 0.95, SEEDS)
 
 
 def nothing_measured() -> Evidence:
     """A study whose backdoors were not planted, and which has nothing but the gate."""
     whole = make_evidence().measurements
     gate = whole[whole.experiment == "planting gate"].assign(value=0.0)
-    return Evidence(gate, PUBLISHED, 0.95, SEEDS, MAIN)
+    return Evidence(gate, PUBLISHED, 0.95, SEEDS)
 
 
 TABLES = {"VIII": table_module_ablation, "IX": table_editing, "X": table_surgery, "XI": table_freezing}
