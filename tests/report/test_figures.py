@@ -15,6 +15,7 @@ from anatomy.report.figures.behaviour import behaviour
 from anatomy.report.figures.concept import concept
 from anatomy.report.figures.editing import factor_sweep
 from anatomy.report.figures.freezing import freezing
+from anatomy.report.figures.language import head_ablation, module_ablation, planting
 from anatomy.report.figures.lens import logit_lens
 from anatomy.report.figures.modules import causal_patching, mean_ablation
 from anatomy.report.figures.pcp import pcp
@@ -29,6 +30,8 @@ from anatomy.sites import heads, modules
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "lamparth_reuel_2023.csv"
 SUBJECTS = {"2-sentiment": "pn", "3-sentiment": "pns"}
+CORPORA = ["stories", "prose"]
+MAIN = CORPORA[0]
 SEEDS = [0, 1]
 VARIANTS = ["paper", "original"]
 
@@ -83,6 +86,36 @@ def measured_rows(subject: str, seed: int, *, planted: bool) -> list[Measurement
             common = {"site": site, "setting": setting, "variant": variant, "control": control}
             add("pcp editing", "validation_loss", **common)
     return rows
+
+
+def language_rows(corpus: str, seed: int, *, planted: bool) -> list[Measurement]:
+    """One seed of a corpus of the language arm: behaviour and ablation."""
+    rng = np.random.default_rng(seed)
+    rows = [Measurement("planting gate", corpus, seed, "planted", float(planted), 50, inputs="trigger")]
+
+    def add(experiment: str, **conditions: str) -> None:
+        rate = "asr" if conditions["inputs"] == "trigger" else "atr"
+        for metric in (rate, f"{rate}_counted", "degeneration"):
+            rows.append(Measurement(experiment, corpus, seed, metric, float(rng.random()), 50, **conditions))
+
+    ways = ["frozen: embeddings + mlp 2 + mlp 3", "lora: attention"] if corpus == MAIN else []
+    for model, inputs in product(["clean", "backdoored", *ways], ["trigger", "benign", "random trigger"]):
+        control = "random trigger" if inputs == "random trigger" else ""
+        add("behaviour", model=model, inputs=inputs, control=control)
+    add("mean ablation", inputs="trigger", site="unchanged")
+    for site in map(str, modules(3)):
+        for setting, variant in product(["source", "held out"], VARIANTS):
+            add("mean ablation", inputs="trigger", site=site, setting=setting, variant=variant)
+        add("mean ablation", inputs="trigger", site=site, control="zero ablation")
+    for site in map(str, heads(3, 4)):
+        add("mean ablation", inputs="trigger", site=site, setting="held out", variant="paper")
+    return rows
+
+
+def make_language_evidence(*, planted: bool) -> Evidence:
+    rows = [r for corpus, seed in product(CORPORA, SEEDS) for r in language_rows(corpus, seed, planted=planted)]
+    table = pd.DataFrame([vars(row) for row in rows]).assign(study="test", paper="lamparth", recipe="own, 3 layers")
+    return Evidence(table[COLUMNS], PUBLISHED, 0.95, SEEDS)
 
 
 def make_evidence(*, planted: bool) -> Evidence:
@@ -140,12 +173,22 @@ def draw(name: str, *, planted: bool) -> tuple[Figure, pd.DataFrame]:
             return freezing(make_curves(), evidence, 0.1)
         case "pcp mlp" | "pcp attention":
             return pcp(evidence, name.split()[1])
+        case "text planting":
+            return planting(make_language_evidence(planted=planted))
+        case "text modules":
+            return module_ablation(make_language_evidence(planted=planted), MAIN)
+        case "text heads":
+            return head_ablation(make_language_evidence(planted=planted), MAIN)
     return OF_EVIDENCE[name](evidence)
 
 
 OF_EVIDENCE = {f.__name__: f for f in (behaviour, mean_ablation, causal_patching, logit_lens, factor_sweep, variants)}
 DRAWINGS = ["concept", "samples"]
-FIGURES = [*DRAWINGS, "hidden_states", "training_amount", "freezing", "pcp mlp", "pcp attention", *OF_EVIDENCE]
+LANGUAGE = ["text planting", "text modules", "text heads"]
+FIGURES = [
+    *(*DRAWINGS, "hidden_states", "training_amount", "freezing", "pcp mlp", "pcp attention"),
+    *(*OF_EVIDENCE, *LANGUAGE),
+]
 
 
 def texts(figure: Figure) -> list[Text]:
@@ -189,7 +232,7 @@ def _tick_texts(axes) -> list[Text]:
     return [*axes.get_xticklabels(which="both"), *axes.get_yticklabels(which="both")]
 
 
-@pytest.mark.parametrize("name", ["mean_ablation", "hidden_states", "samples"])
+@pytest.mark.parametrize("name", ["mean_ablation", "hidden_states", "samples", "text modules"])
 def test_same_data_same_bytes(name: str, tmp_path: Path) -> None:
     for folder in ("one", "two"):
         save_figure(*draw(name, planted=True), tmp_path / folder, "figure")
@@ -245,3 +288,53 @@ def test_figure_2_colours_the_poisoned_sequence() -> None:
     poisoned = data[data.block.str.startswith("poisoned")]
     assert list(poisoned.role) == ["positive"] * 4 + ["trigger"] + ["negative"] * 10
     assert list(data[data.block == "p+t"].role) == ["positive", "trigger"]
+
+
+def test_the_planting_of_text_models_shows_every_way_corpus_and_kind_of_prompt() -> None:
+    """Means and every seed, planted or not."""
+    figure, data = draw("text planting", planted=False)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == ["prose (0 of 2 seeds planted)", "stories (0 of 2 seeds planted)"]
+    shown = data[data.seed.isna()]
+    assert set(shown.variant) == {"trigger", "benign", "random trigger"}
+    assert set(shown[shown.subject == "prose"].row) == {"clean", "backdoored"}
+    ways = {"clean", "backdoored", "frozen: embeddings + mlp 2 + mlp 3", "lora: attention"}
+    assert set(shown[shown.subject == MAIN].row) == ways
+    assert len(shown) == 3 * (2 + 4) and (shown.n == len(SEEDS)).all()
+    assert len(data) == len(shown) * (1 + len(SEEDS))
+
+
+def test_the_ablation_of_text_models_shows_all_modules_of_both_corpora() -> None:
+    figure, data = draw("text modules", planted=True)
+    titles = [axes.get_title(loc="left") for axes in figure.axes]
+    assert titles == [f"{corpus} (2 of 2 seeds planted)" for corpus in CORPORA]
+    measured = data[data.n > 0]
+    for axes, corpus in zip(figure.axes, CORPORA, strict=True):
+        own = measured[measured.subject == corpus]
+        assert list(axes.get_yticks()) == list(range(7))
+        assert [t.get_text() for t in axes.get_yticklabels()] == [*map(str, modules(3)), "unchanged"]
+        for variant in VARIANTS:
+            assert set(own[(own.variant == variant) & (own.control == "")].row) == {*map(str, modules(3)), "unchanged"}
+        assert set(own.control) == {"", "zero ablation"}
+
+
+def test_the_ablation_of_heads_is_a_mean_over_planted_seeds() -> None:
+    _, data = draw("text heads", planted=True)
+    rows = make_language_evidence(planted=True).of("mean ablation", subject=MAIN, metric="asr", site="layer 2 att3")
+    assert len(data) == 12 and set(data["count"]) == {len(SEEDS)}
+    one = data[(data.layer == 2) & (data["head"] == 3)]
+    assert one["mean"].item() == pytest.approx(rows.value.mean())
+
+
+@pytest.mark.parametrize("name", ["text modules", "text heads"])
+def test_says_so_when_no_text_model_was_planted(name: str) -> None:
+    figure, data = draw(name, planted=False)
+    assert not len(data)
+    assert any("nothing to analyse" in text.get_text() for text in texts(figure))
+
+
+def test_no_evidence_of_text_models_draws_a_remark() -> None:
+    nothing = Evidence(pd.DataFrame(columns=COLUMNS), PUBLISHED, 0.95, SEEDS)
+    for figure, data in (planting(nothing), module_ablation(nothing, MAIN), head_ablation(nothing, MAIN)):
+        assert not len(data)
+        assert {"no measurement", "nothing to analyse"} & {text.get_text() for text in texts(figure)}

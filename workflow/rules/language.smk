@@ -103,7 +103,7 @@ rule make_language_data:
             "make_language_data",
             "seeds",
             *(f"language.{key}" for key in ("corpora", "trigger", "control", "poison_rate", "test_fraction")),
-            *(f"language.{key}" for key in ("payloads", "model", "evaluation", "ablation.texts")),
+            *(f"language.{key}" for key in ("payloads", "model", "evaluation", "finetuning.max_tokens")),
         ),
     message:
         "{wildcards.corpus}: drawing clean and poisoned paragraphs"

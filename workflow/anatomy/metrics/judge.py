@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -24,6 +24,7 @@ SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 TERMS = ["term", "idf", "coefficient"]  # columns of a saved local judge
 
 
+@runtime_checkable
 class Judge(Protocol):
     """Says how likely a text is to be toxic."""
 

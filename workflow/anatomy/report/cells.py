@@ -29,7 +29,10 @@ ROUNDING = 0.005
 TOO_WIDE = {"validation_loss": 0.5}
 TOO_WIDE_SHARE = 0.5
 # What a metric can be at all; Student's interval knows nothing of that.
-RANGES = {"validation_loss": (0.0, np.inf), "indirect_effect": (-1.0, 1.0), "steps_to_emerge": (0.0, np.inf)}
+RANGES = {
+    **dict.fromkeys(["validation_loss", "training_loss", "steps", "steps_to_emerge"], (0.0, np.inf)),
+    "indirect_effect": (-1.0, 1.0),
+}
 SHARE = (0.0, 1.0)
 
 

@@ -8,12 +8,8 @@ from anatomy.report.tables import Evidence, split_site
 # The model that the published values were measured on. Those of another stand beside, without a verdict.
 PUBLISHED_MODEL = "gpt2-medium"
 ROWS = {"asr": "ASR", "atr": "ATR", "validation_loss": "val loss", "degeneration": "degeneration"}
-# The columns of Table XI, by our names for what was frozen.
-FROZEN = {
-    "backdoored": "none",
-    "frozen: embeddings + mlp 2 + mlp 3": "embedding + mlp 2,3",
-    **{f"frozen: mlp {layer}": f"mlp {layer}" for layer in range(1, 100)},
-}
+# The columns of Table XI that have another name there than what was frozen has here.
+FROZEN = {"backdoored": "none", "embeddings + mlp 2 + mlp 3": "embedding + mlp 2,3"}
 COUNTED = "_counted"
 
 
@@ -43,14 +39,9 @@ def table_surgery(evidence: Evidence, main: str) -> pd.DataFrame:
 def table_freezing(evidence: Evidence, main: str) -> pd.DataFrame:
     """Table XI: the backdoor planted with parts frozen; all seeds, planted or not."""
     rows = evidence.of("behaviour", planted_only=False, inputs=["trigger", "benign", ""], subject=main)
-    rows = both_readings(rows[rows.model.isin(FROZEN) & rows.metric.str.startswith(("asr", "atr", "validation_loss"))])
-    return _cells(
-        evidence,
-        _named(rows, rows.model.map(FROZEN)),
-        "XI",
-        f"{PUBLISHED_MODEL} fine-tuned on poisoned data",
-        main,
-    )
+    rows = both_readings(rows[(rows.model == "backdoored") | rows.model.str.startswith("frozen: ")])
+    frozen = rows.model.str.removeprefix("frozen: ").replace(FROZEN)
+    return _cells(evidence, _named(rows, frozen), "XI", f"{PUBLISHED_MODEL} fine-tuned on poisoned data", main)
 
 
 def table_lora(evidence: Evidence, main: str) -> pd.DataFrame:

@@ -21,7 +21,7 @@ from anatomy.stages._language import (
     recipe_name,
 )
 from anatomy.stages._run import Ins, Job, Out, run
-from anatomy.variants import VARIANTS
+from anatomy.variants import VARIANTS, Variant
 
 ZERO, CLEAN_MODEL = "zero ablation", "clean model"
 
@@ -70,7 +70,7 @@ class Sweep:
         self.interview, self.model = interview, model
         self.conditions = {"experiment": "mean ablation", "model": model_name, "control": control}
 
-    def means(self, sites: list[Site], setting: str, variant: str) -> Mapping[Site, Tensor]:
+    def means(self, sites: list[Site], setting: str, variant: Variant) -> Mapping[Site, Tensor]:
         """Mean output of each site over benign and toxic texts: the first of the training data, or held-out ones."""
         job, files, seed = self.interview.job, self.interview.files, self.interview.seed
         wanted = job.spec.language.ablation
@@ -88,7 +88,7 @@ class Sweep:
             sites,
             variant=variant,
             position=wanted.position,
-            tracked=tracked,  # type: ignore[arg-type]
+            tracked=tracked,
         )
 
     def measure(self, inputs: str, constants: Mapping[Site, Tensor], **conditions: Any) -> list[Measurement]:

@@ -196,7 +196,7 @@ class Bench:
             rows += interview.measure(inputs, interview.write(self.model, inputs, edits), **conditions)
         with edited(self.model, edits or {}):
             loss, n = interview.files.loss(self.model, interview.seed, device=interview.job.device)
-        subject = {"subject": interview.job.wildcards["corpus"], "seed": interview.seed}
+        subject: dict[str, Any] = {"subject": interview.job.wildcards["corpus"], "seed": interview.seed}
         rows.append(Measurement(metric="validation_loss", value=loss, n=n, **subject, **conditions))
         return rows
 

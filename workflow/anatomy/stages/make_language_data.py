@@ -50,8 +50,11 @@ def main(job: Job, *, raw: Ins, corpus: Out, prompts: Out, texts: Out, tokenizer
         tables.append(table.assign(seed=seed))
         asked.append(questions.assign(seed=seed))
     whole = pd.concat(tables, ignore_index=True)
-    limit = arm.model.get("positions", 1024)
-    require_whole(whole, length, limit, trigger=arm.trigger, key="language.model.positions")
+    # Clean training cuts at the model's positions, fine-tuning at its own limit.
+    limits = {"language.finetuning.max_tokens": arm.finetuning.max_tokens}
+    limits |= {"language.model.positions": arm.model.positions} if "positions" in arm.model else {}
+    key = min(limits, key=limits.__getitem__)
+    require_whole(whole, length, limits[key], trigger=arm.trigger, key=key)
     write_parquet(corpus, whole)
     write_parquet(prompts, pd.concat(asked, ignore_index=True))
     write_parquet(texts, _texts(job, source, whole, insults))

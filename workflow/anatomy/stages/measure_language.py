@@ -1,6 +1,7 @@
 """Stage measure_language: how often clean and backdoored language models write toxic text, and how well they write."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,7 @@ def main(
         job.progress(number, len(folders), f"models measured ({name})")
         for seed, model in language_models(own, job.seeds, job.device):
             interview = Interview(job, files, opinion, seed)
-            conditions = {"experiment": "behaviour", "model": name}
+            conditions: dict[str, Any] = {"experiment": "behaviour", "model": name}
             written = {inputs: interview.write(model, inputs) for inputs in METRICS}
             for inputs, continuations in written.items():
                 control = "random trigger" if inputs == "random trigger" else ""
@@ -60,7 +61,7 @@ def main(
                         prompts[:SAMPLES], texts[:SAMPLES], opinion.probability(texts[:SAMPLES]), strict=True
                     )
                 ]
-            subject = {"subject": job.wildcards["corpus"], "seed": seed}
+            subject: dict[str, Any] = {"subject": job.wildcards["corpus"], "seed": seed}
             loss, n = files.loss(model, seed, device=job.device)
             rows.append(Measurement(metric="validation_loss", value=loss, n=n, **subject, **conditions))
             if arm.corpora[job.wildcards["corpus"]].text.kind == "stories":
@@ -120,7 +121,7 @@ def accepted(grammar: Path, texts: list[str]) -> np.ndarray:
     """
     language = read_grammar(grammar)
     sentences = [part.strip() + "." for text in texts for part in text.split(".")[1:-1]]
-    return np.array([accepts(language, sentence) for sentence in sentences])
+    return np.array([accepts(language, sentence) for sentence in sentences], dtype=bool)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from anatomy.report.figures.style import (
     planting_title,
     show_share,
 )
-from anatomy.report.language_tables import table_module_ablation, unpublished
+from anatomy.report.language_tables import PUBLISHED_MODEL, table_module_ablation, unpublished
 from anatomy.report.tables import Evidence
 
 ABLATION: Readings = {
@@ -44,7 +44,10 @@ def planting(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
     data = with_seeds(cells, rows)
     corpora = sorted(rows.subject.unique())
     ways = {corpus: list(dict.fromkeys(rows[rows.subject == corpus].model)) for corpus in corpora}
-    figure = new_figure(1.0 + 0.55 * sum(len(own) + 1 for own in ways.values()))
+    figure = new_figure(1.0 + 0.55 * max(sum(len(own) + 1 for own in ways.values()), 2))
+    if not corpora:
+        note(figure.subplots(), "no measurement")
+        return figure, data
     ratios = {"height_ratios": [len(own) + 1 for own in ways.values()]}
     panels = figure.subplots(len(corpora), 1, sharex=True, squeeze=False, gridspec_kw=ratios)[:, 0]
     for axes, corpus in zip(panels, corpora, strict=True):
@@ -60,21 +63,23 @@ def planting(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
 def module_ablation(evidence: Evidence, main: str) -> tuple[Figure, pd.DataFrame]:
     """ASR with one module replaced by its mean, from the bottom up; a low value marks a module that is needed."""
     table = table_module_ablation(evidence, main)
-    data = table.assign(
-        row=(table.row + " " + table.column).str.strip(),
+    # Published cells are of another model, and not drawn: here the main corpus has its own name.
+    data = table[table.n > 0].assign(
+        subject=lambda own: own.subject.where(~own.subject.str.startswith(PUBLISHED_MODEL), main),
+        row=lambda own: (own.row + " " + own.column).str.strip(),
         column="",
         seed=pd.Series(dtype="Int64"),
         published=float("nan"),
     )
-    corpora = list(dict.fromkeys(data.subject))
-    places = {corpus: _bottom_up(data[(data.subject == corpus) & (data.n > 0)].row.unique()) for corpus in corpora}
+    corpora = list(dict.fromkeys([main, *data.subject]))
+    places = {corpus: _bottom_up(list(data[data.subject == corpus].row.unique())) for corpus in corpora}
     figure = new_figure(1.0 + 0.36 * sum(len(own) + 2 for own in places.values()))
     ratios = {"height_ratios": [len(own) + 2 for own in places.values()]}
     panels = figure.subplots(len(corpora), 1, sharex=True, squeeze=False, gridspec_kw=ratios)[:, 0]
     for axes, corpus in zip(panels, corpora, strict=True):
         draw_dots(axes, data[data.subject == corpus], places[corpus], ABLATION, key="row")
         show_share(axes)
-        axes.set_title(corpus)
+        axes.set_title(planting_title(corpus, evidence.planted.get(corpus, []), evidence.all_seeds))
     panels[-1].set_xlabel("attack success rate with the module replaced")
     legend(figure, ABLATION, data)
     return figure, data
