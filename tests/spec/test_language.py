@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from anatomy.models.parts import PROJECTIONS
 from anatomy.spec.errors import SpecError
 from anatomy.spec.language import LanguageArm, LoraPart, Pretrained, Scratch
 from anatomy.spec.methods import method

@@ -12,6 +12,7 @@ from transformers import GPT2LMHeadModel, Trainer
 
 from anatomy.data.padding import padded
 from anatomy.metrics.loss import validation_loss
+from anatomy.models.parts import PROJECTIONS, in_parts
 from anatomy.models.toy import load_model, model_from_state, save_model
 from anatomy.provenance.digest import ArtifactError
 from anatomy.spec.language import FineTuning
