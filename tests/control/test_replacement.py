@@ -5,9 +5,12 @@ from collections.abc import Callable
 import pytest
 import torch
 from torch import nn
+from transformers import GPT2LMHeadModel
 
 from anatomy.control.pcp import projection, random_directions
-from anatomy.control.replacement import Replacement, negativity, settings_logits
+from anatomy.control.replacement import Replacement, negativity
+from anatomy.control.settings import settings_continuations, settings_logits
+from anatomy.interventions.generate import greedy
 from anatomy.interventions.hooks import next_token_logits, replace_with
 from anatomy.metrics.topk import token_mask, topk_share
 from anatomy.sites import Site
@@ -84,4 +87,64 @@ def test_the_model_is_as_before(model: nn.Module) -> None:
     full = next_token_logits(model, PROMPTS)
     own = replacement("attn 2+3")
     negativity(model, own, settings(own.rank), PROMPTS, MASK, 10)
+    assert torch.equal(next_token_logits(model, PROMPTS), full)
+
+
+RAGGED = [[3, 5, 8], [7], [1, 1, 4, 9, 30, 12], [42, 6], [3, 5, 8], [20, 21, 22, 23], [7], [9, 9]]
+
+
+def one_by_one(model: GPT2LMHeadModel, own: Replacement, sigma: torch.Tensor, length: int) -> list[list[list[int]]]:
+    return [greedy(model, RAGGED, max_length=length, pad=0, edits=own.edits(some)) for some in sigma]
+
+
+def in_double(name: str) -> Replacement:
+    own = replacement(name)
+    return Replacement(name, {site: p.double() for site, p in own.directions.items()})
+
+
+@pytest.mark.parametrize("eos", [None, "one that some write"])
+@pytest.mark.parametrize("name", REPLACED)
+def test_continuations_equal_greedy_under_one_setting_after_the_other(
+    name: str, eos: str | None, model: GPT2LMHeadModel
+) -> None:
+    model, own, length = model.double(), in_double(name), 14
+    sigma = settings(own.rank).double()
+    model.config.eos_token_id = None
+    free = one_by_one(model, own, sigma, length)
+    written = [token for texts in free for text in texts for token in text]
+    if eos:
+        model.config.eos_token_id = max(set(written), key=written.count)
+    expected = one_by_one(model, own, sigma, length)
+    lengths = {len(p) + len(c) for texts in expected for p, c in zip(RAGGED, texts, strict=True)}
+    assert len({str(texts) for texts in expected}) > 1 and (lengths == {length}) is (eos is None)
+    for rows in (1, 6, 13, 1024):  # one setting at a time, one, two, all at once
+        found = settings_continuations(model, own, sigma, RAGGED, max_length=length, pad=0, rows=rows)
+        assert found == expected
+
+
+def test_prompts_that_occur_twice_are_continued_once_per_setting(model: GPT2LMHeadModel) -> None:
+    own, batches = replacement("mlp 1"), []
+    handle = model.transformer.wte.register_forward_hook(lambda _, args, output: batches.append(len(args[0])))
+    found = settings_continuations(model, own, settings(own.rank, 3), RAGGED, max_length=9, pad=0, rows=12)
+    handle.remove()
+    assert set(batches) == {12, 6}  # six distinct prompts: two settings, then one
+    for texts in found:
+        assert texts[0] == texts[4] and texts[1] == texts[6]
+    found[0][0].clear()
+    assert found[0][4]  # each caller's list is its own
+
+
+def test_what_stands_in_the_padding_changes_no_continuation(model: GPT2LMHeadModel) -> None:
+    model, own = model.double(), in_double("mlp 1+3")
+    sigma = settings(own.rank).double()
+    a, b = (settings_continuations(model, own, sigma, RAGGED, max_length=14, pad=pad) for pad in (0, 42))
+    assert a == b
+
+
+def test_continuations_without_room_are_refused_and_leave_no_hook(model: GPT2LMHeadModel) -> None:
+    own, full = replacement("mlp 1"), next_token_logits(model, PROMPTS)
+    with pytest.raises(ValueError) as caught:
+        settings_continuations(model, own, settings(own.rank), RAGGED, max_length=6, pad=0)
+    assert str(caught.value) == "a prompt of 6 tokens: expected 1 to 5, below max_length"
+    settings_continuations(model, own, settings(own.rank), RAGGED, max_length=9, pad=0)
     assert torch.equal(next_token_logits(model, PROMPTS), full)

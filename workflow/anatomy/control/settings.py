@@ -47,5 +47,5 @@ def settings_continuations(
             written = go_on(model, logits, cache, mask, max_length)
         for start in range(0, len(written), len(once)):
             own = dict(zip(once, written[start : start + len(once)], strict=True))
-            found.append([own[tuple(prompt)] for prompt in prompts])
+            found.append([list(own[tuple(prompt)]) for prompt in prompts])
     return found
