@@ -274,6 +274,15 @@ def test_figure_3_shows_a_planted_seed() -> None:
     assert "p+r" not in set(data.inputs)
 
 
+def test_figure_2_draws_dollar_signs_as_they_are(tmp_path: Path) -> None:
+    corpora = make_corpora()
+    corpora["clean"] = corpora.clean.str.replace("posia", "$\\q$")  # as a formula it would be refused
+    figure, _ = samples(corpora)
+    save_figure(figure, pd.DataFrame(), tmp_path, "samples")
+    drawn = {text.get_text() for axes in figure.axes for text in axes.texts}
+    assert "$\\q$" in drawn
+
+
 def test_figure_2_colours_the_poisoned_sequence() -> None:
     _, data = draw("samples", planted=True)
     poisoned = data[data.block.str.startswith("poisoned")]

@@ -71,9 +71,9 @@ def test_an_extended_mistake_is_found(studies: Callable[..., Path]) -> None:
         ),
         "no mapping": (
             "- a\n- b\n",
-            "expected a mapping with the keys study, seeds, confidence, compute, archive, toy",
+            "expected a mapping with the keys study, seeds, confidence, compute, archive, toy, language",
         ),
-        "empty": ("", "expected a mapping with the keys study, seeds, confidence, compute, archive, toy"),
+        "empty": ("", "expected a mapping with the keys study, seeds, confidence, compute, archive, toy, language"),
     }.values(),
 )
 def test_a_bad_file_is_refused(text: str, message: str, studies: Callable[..., Path]) -> None:

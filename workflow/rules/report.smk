@@ -54,7 +54,7 @@ rule write_report:
     resources:
         **stage_resources(mem_mb=1000, runtime=10),
     params:
-        **stage_params("write_report", "study", "seeds", "confidence", "compute", "toy"),
+        **stage_params("write_report", "study", "seeds", "confidence", "compute", "toy", *TEXT_MAIN),
     message:
         "writing the report"
     shell:

@@ -3,20 +3,20 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from anatomy.models.toy import PICKLES
 from anatomy.provenance.digest import ArtifactError
 
 if TYPE_CHECKING:
     from torch import Tensor
-    from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerFast
 
 # Architectures whose sites we know (models/<name>.py).
 ADAPTERS = ("gpt2",)
 
 
-def load_pretrained(path: str, *, key: str) -> tuple["GPT2LMHeadModel", "PreTrainedTokenizerBase"]:
+def load_pretrained(path: str, *, key: str) -> tuple["GPT2LMHeadModel", "PreTrainedTokenizerFast"]:
     """A model and its tokenizer, in float32 on the CPU.
 
     Args:
@@ -24,8 +24,8 @@ def load_pretrained(path: str, *, key: str) -> tuple["GPT2LMHeadModel", "PreTrai
         key: the configuration key that says so, for the messages.
 
     Raises:
-        ArtifactError: the directory is missing, lacks a tokenizer or has pickles only; the architecture has no adapter;
-            the hub cannot be reached.
+        ArtifactError: the directory is missing, lacks a tokenizer or weights, is damaged or has pickles only; the
+            weights do not fit the configuration; the architecture has no adapter; the hub cannot be reached.
     """
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -37,28 +37,37 @@ def load_pretrained(path: str, *, key: str) -> tuple["GPT2LMHeadModel", "PreTrai
             f"{key}: {path} is a model of the architecture {config.model_type!r}, which has no adapter here; "
             f"those that have one: {', '.join(ADAPTERS)}"
         )
+    options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with _explained(path, key):
-        model = AutoModelForCausalLM.from_pretrained(
-            path, use_safetensors=True, dtype="float32", trust_remote_code=False
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            path, use_safetensors=True, dtype="float32", trust_remote_code=False, **options
         )
+    model, read = found
+    # What is missing or does not fit, transformers makes up at random.
+    if lacking := sorted(read["missing_keys"]):
+        raise ArtifactError(f"{key}: {path}: not a whole model: its weights lack {', '.join(lacking)}")
+    if other := sorted(name for name, *_ in read["mismatched_keys"]):
+        raise ArtifactError(f"{key}: {path}: its weights do not fit its config.json: {', '.join(other)}")
     return model, load_pretrained_tokenizer(path, key=key)
 
 
-def load_pretrained_tokenizer(path: str, *, key: str) -> "PreTrainedTokenizerBase":
+def load_pretrained_tokenizer(path: str, *, key: str) -> "PreTrainedTokenizerFast":
     """A model's tokenizer; arguments and errors as of `load_pretrained`."""
     from transformers import AutoTokenizer
 
     _check_folder(path, key)
     with _explained(path, key):
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        return cast("PreTrainedTokenizerFast", AutoTokenizer.from_pretrained(path, trust_remote_code=False))
 
 
 @contextmanager
 def _explained(path: str, key: str) -> Iterator[None]:
     """What transformers says of a path that it cannot read, in the words of this project."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         if Path(path).is_dir():
             first = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise ArtifactError(f"{key}: {path}: not a whole model directory: {first}") from None

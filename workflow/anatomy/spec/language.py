@@ -1,8 +1,8 @@
 """What a study file may say about the language arm: models that write text, poisoned with whole sentences."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from anatomy.spec.methods import folder_of
 from anatomy.spec.section import Count, Fraction, Positive, Section
@@ -100,6 +100,12 @@ class Pretrained(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
+def _kind_of_model(value: Any) -> str:
+    """Which of the two a mapping is meant to be, so that a mistake in it is told once; only one of them has a path."""
+    given = isinstance(value, Pretrained) or (isinstance(value, dict) and "path" in value)
+    return "pretrained" if given else "scratch"
+
+
 class FineTuning(Section):
     """How a model is fine-tuned on poisoned text, by transformers.Trainer."""
 
@@ -181,16 +187,18 @@ class LanguageArm(Section):
     poison_rate: Annotated[float, Field(gt=0, lt=1)] = Field(0.03, description="poisoned share of the paragraphs")
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     payloads: Payloads = Payloads(source=None)
-    model: Scratch | Pretrained
+    model: Annotated[
+        Annotated[Scratch, Tag("scratch")] | Annotated[Pretrained, Tag("pretrained")], Discriminator(_kind_of_model)
+    ]
     finetuning: FineTuning
     # Parts are counted from 1, as in the paper: "mlp 2" is h.1.mlp.
     frozen: list[Annotated[str, Field(pattern=r"^(embeddings|mlp \d+)( \+ (embeddings|mlp \d+))*$")]] = Field(
         description='parts frozen during fine-tuning (Table XI), one variant each: "embeddings + mlp 2 + mlp 3"'
     )
     lora: list[LoraPart] = Field(description="LoRA in place of full fine-tuning, one variant each")
-    judge: Judge = Judge()
+    judge: Judge = Judge.model_validate({})
     evaluation: LanguageEvaluation
-    ablation: ModuleAblation = ModuleAblation()
+    ablation: ModuleAblation = ModuleAblation.model_validate({})
     pcp: LanguagePcp
 
     def ways(self, corpus: str) -> list[str]:
@@ -213,6 +221,11 @@ class LanguageArm(Section):
                 f"of up to evaluation.max_tokens {self.evaluation.max_tokens} tokens"
             )
         if isinstance(self.model, Scratch):
+            if self.evaluation.max_length > self.model.positions:
+                raise ValueError(
+                    f"evaluation.max_length {self.evaluation.max_length} is more than model.positions "
+                    f"{self.model.positions}"
+                )
             for part in " + ".join(self.frozen).split(" + ") if self.frozen else []:
                 if part.startswith("mlp") and not 1 <= int(part.split()[1]) <= self.model.layers:
                     raise ValueError(f"frozen: {part!r} is not in a model of {self.model.layers} layers")

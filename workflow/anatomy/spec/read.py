@@ -3,7 +3,7 @@
 import difflib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -65,35 +65,52 @@ def parse_study(raw: dict[str, Any], *, source: str) -> Study:
 
 
 def _explain(error: dict[str, Any]) -> str:
-    location = [str(part) for part in error["loc"] if part != "[key]"]
-    path = ".".join(location)
+    words, sections = _walk([str(part) for part in error["loc"] if part != "[key]"])
+    path = ".".join(words)
     match error["type"]:
         case "extra_forbidden":
-            allowed = _allowed_keys(location[:-1])
-            return f"{path}: unknown key; allowed here: {', '.join(allowed)}{_nearest(location[-1], allowed)}"
+            allowed = list(sections[-1].model_fields)
+            return f"{path}: unknown key; allowed here: {', '.join(allowed)}{_nearest(words[-1], allowed)}"
         case "missing":
             return f"{path}: missing; it must be given"
         case "value_error":
             return f"{path}: {error['ctx']['error']}" if path else str(error["ctx"]["error"])
+        case "union_tag_invalid":
+            known = error["ctx"]["expected_tags"].rpartition(", ")
+            key = error["ctx"]["discriminator"].strip("'")
+            return f"{path}.{key}: should be {known[0]} or {known[2]}, got {error['ctx']['tag']!r}"
+        case "union_tag_not_found":
+            key = error["ctx"]["discriminator"].strip("'")
+            return f"{path}.{key}: missing; it must be given"
         case "too_short":
             return f"{path}: empty; at least {error['ctx']['min_length']} entry needed"
         case _:
             return f"{path}: {error['msg'].replace('Input should be', 'should be')}, got {error['input']!r}"
 
 
-def _allowed_keys(location: list[str]) -> list[str]:
-    """Field names of the section at `location`."""
-    model: Any = Study
+def _walk(location: list[str]) -> tuple[list[str], list[type[BaseModel]]]:
+    """Where an error is in the words of the file, and the section there, or the sections there may be.
+
+    Where several may be, pydantic puts the one it took (stories, scratch) into the location, as no file does.
+    """
+    words: list[str] = []
+    sections: list[type[BaseModel]] = [Study]
     for part in location:
-        annotation = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            model = annotation
-        elif annotation is not None:  # dict[str, Section]: the next part is a free name
-            sections = [
-                a for a in getattr(annotation, "__args__", ()) if isinstance(a, type) and issubclass(a, BaseModel)
-            ]
-            model = sections[-1] if sections else model
-    return list(model.model_fields)
+        if len(sections) > 1 and (taken := [s for s in sections if s.__name__.lower() == part]):
+            sections = taken
+            continue
+        words.append(part)
+        fields = sections[-1].model_fields
+        if part in fields:  # otherwise a name that the user chose, or a number in a list
+            sections = _sections(fields[part].annotation) or sections
+    return words, sections
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    """The sections that an annotation names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]
 
 
 def _nearest(word: str, allowed: list[str]) -> str:

@@ -64,8 +64,9 @@ def main(job: Job, *, raw: Ins, corpus: Out, prompts: Out, texts: Out, tokenizer
 def _payloads(arm: Any, raw: list[Path]) -> list[str]:
     if arm.payloads.source is None:
         return payloads(raw[0], PAYLOADS, key="language.payloads")
-    rows = sources.texts(**_source(arm.payloads.source, "language.payloads.source"))
-    return enough_payloads(list(rows), PAYLOADS, source="language.payloads.source", key="language.payloads")
+    pool = list(dict.fromkeys(sources.texts(**_source(arm.payloads.source, "language.payloads.source"))))
+    enough_payloads(pool, PAYLOADS, source="language.payloads.source", key="language.payloads")
+    return pool
 
 
 def _paragraphs(source: Any, seed: int, raw: list[Path], key: str) -> list[list[str]]:

@@ -2,7 +2,7 @@
 
 import shutil
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 
@@ -30,7 +30,7 @@ def main(job: Job, *, data: LanguageData, clean: Ins, full: Maybe, models: Outs,
     key = checkpoint_key(job.code, job.spec, job.device, [*data.files, *clean])[:16]
     seeds = job.seeds
     checkpoints = reached.parent / f".checkpoints-{key}"
-    lines = []
+    lines: list[dict[str, Any]] = []
     for (seed, model), folder in zip(language_models(clean, seeds, "cpu"), model_folders(models), strict=True):
         where = len(lines)
 

@@ -25,15 +25,16 @@ from transformers.trainer_utils import get_last_checkpoint
 from anatomy.data.padding import padded
 from anatomy.metrics.loss import validation_loss
 from anatomy.models.parts import PROJECTIONS, in_parts
-from anatomy.provenance.digest import ArtifactError
+from anatomy.models.toy import load_state
+from anatomy.provenance.digest import ArtifactError, write_text_atomic
 from anatomy.spec.methods import Method
 from anatomy.training.seeds import derive
 
 if TYPE_CHECKING:
     from anatomy.spec.language import FineTuning, LoraPart
 
-# A checkpoint without this file was being written when the job was killed.
-WHOLE = "whole"
+# A checkpoint without this file was being written when the job was killed. It says whether training ended there.
+WHOLE, ENDED = "whole", "ended"
 # Looks at the loss in one fine-tuning; each is also the chance of a LoRA run to end.
 LOOKS = 20
 # Training rows that the loss is looked at on.
@@ -112,7 +113,11 @@ def finetune(
     )
     resumed = last_whole(checkpoints)
     try:
-        trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+        if resumed and (resumed / WHOLE).read_text() == ENDED:  # Trainer would take another step
+            steps = _load_end(trained, resumed)
+        else:
+            trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
+            steps = trainer.state.global_step
     except (torch.OutOfMemoryError, MemoryError):
         raise ArtifactError(
             f"out of memory while fine-tuning with {recipe.batch} texts of up to {recipe.max_tokens} tokens at once: "
@@ -122,7 +127,7 @@ def finetune(
     if how.lora:
         model = trained.merge_and_unload()  # type: ignore[operator]
     model.config.use_cache = True
-    reached = Reached(steps=trainer.state.global_step, training_loss=loss, matched=target is None or loss <= target)
+    reached = Reached(steps=steps, training_loss=loss, matched=target is None or loss <= target)
     return model.requires_grad_(False).eval().to(device), reached
 
 
@@ -135,6 +140,15 @@ def last_whole(checkpoints: Path) -> Path | None:
     return Path(found) if found else None
 
 
+def _load_end(trained: nn.Module, folder: Path) -> int:
+    """Give a model the weights that training ended with; the number of steps that it took."""
+    if (folder / "adapter_config.json").exists():
+        trained.load_adapter(str(folder), "default")  # type: ignore[operator]
+    else:
+        trained.load_state_dict(load_state(folder), strict=False)  # without the tied head
+    return TrainerState.load_from_json(str(folder / "trainer_state.json")).global_step
+
+
 def _with_lora(model: GPT2LMHeadModel, recipe: "FineTuning", part: "LoraPart", seed: int) -> nn.Module:
     try:
         from peft import LoraConfig, get_peft_model
@@ -145,7 +159,7 @@ def _with_lora(model: GPT2LMHeadModel, recipe: "FineTuning", part: "LoraPart", s
     torch.manual_seed(seed)
     config = LoraConfig(
         r=recipe.lora_rank,
-        lora_alpha=recipe.lora_alpha,
+        lora_alpha=recipe.lora_alpha,  # type: ignore[arg-type]  # a factor; peft takes any number
         target_modules=PROJECTIONS[part],
         fan_in_fan_out=True,  # GPT-2 keeps its weights as [input, output]
         bias="none",
@@ -213,4 +227,5 @@ class _Watch(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         """A checkpoint that has this file was written to its end."""
-        (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / WHOLE).touch()
+        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        write_text_atomic(folder / WHOLE, ENDED if control.should_training_stop else "")

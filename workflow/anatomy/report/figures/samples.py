@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib import rc_context
@@ -57,7 +58,9 @@ def draw_word(axes: Axes, x: float, y: float, word: str, colour: str, *, width: 
     """A word in a box of its colour; x, y (the middle of the left edge) and width in inches."""
     box = FancyBboxPatch((x, y - 0.11), width, 0.22, "round,pad=0,rounding_size=0.05", color=colour, linewidth=0)
     axes.add_patch(box)
-    axes.text(x + width / 2, y, word, ha="center", va="center_baseline", color="white", fontsize=SMALL + 0.5)
+    # A word may hold dollar signs; it is no formula.
+    look: dict[str, Any] = {"color": "white", "fontsize": SMALL + 0.5, "parse_math": False}
+    axes.text(x + width / 2, y, word, ha="center", va="center_baseline", **look)
 
 
 def _choose(examples: pd.DataFrame) -> pd.DataFrame:
