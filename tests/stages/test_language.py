@@ -177,11 +177,11 @@ def test_a_pool_with_too_few_payloads_is_refused(root: Path, tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     ("changed", "key"),
-    [({"model": {"positions": 40}}, "model.positions"), ({"finetuning": {"max_tokens": 40}}, "finetuning.max_tokens")],
+    [({"model": {"positions": 60}}, "model.positions"), ({"finetuning": {"max_tokens": 60}}, "finetuning.max_tokens")],
 )
 def test_a_limit_that_cuts_triggers_or_payloads_is_refused(changed: dict, key: str, root: Path, tmp_path: Path) -> None:
     """In clean training and in fine-tuning alike."""
-    with pytest.raises(ArtifactError, match=rf"language\.{key}: 40 tokens cut .* in \d+ of \d+ .* at least \d+$"):
+    with pytest.raises(ArtifactError, match=rf"language\.{key}: 60 tokens cut .* in \d+ of \d+ .* at least \d+$"):
         make_data(root, tmp_path, **changed)
     assert not list(tmp_path.iterdir())
 
