@@ -8,6 +8,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from tests.report.test_language_tables import MAIN, make_evidence
 
 from anatomy.metrics.measurement import Measurement, write_measurements
 from anatomy.report.captions import read_captions
@@ -55,7 +56,7 @@ def test_parameters_are_literals(path: Path) -> None:
     (cell,) = [c for c in nbformat.read(path, as_version=4).cells if "parameters" in c.metadata.get("tags", [])]
     given = {line.targets[0].id: ast.literal_eval(line.value) for line in ast.parse(cell.source).body}
     assert given.keys() >= PARAMETERS
-    assert given.keys() - PARAMETERS <= {"emergence"}
+    assert given.keys() - PARAMETERS <= ({"main"} if path.stem.startswith("language_") else {"emergence"})
 
 
 @of_each_notebook
@@ -132,3 +133,18 @@ def test_makes_what_it_says(name: str, inputs: list[str], tmp_path: Path) -> Non
     assert written <= tables | figures
     assert {file.split(".")[0] for file in written} == items_of(notebook)
     assert {file.rsplit(".")[-1] for file in written} == {"csv", "md", "tex", "svg", "png"}
+
+
+@pytest.mark.parametrize("path", [p for p in NOTEBOOKS if p.stem.startswith("language_")], ids=lambda path: path.stem)
+def test_those_about_models_that_write_text_make_what_they_say(path: Path, tmp_path: Path) -> None:
+    """Their cells are run here, without a kernel: that takes a second, and a kernel ten."""
+    make_evidence().measurements.to_parquet(tmp_path / "measured.parquet")
+    folders = {"tables": str(tmp_path / "tables"), "figures": str(tmp_path / "figures")}
+    given = {"inputs": [str(tmp_path / "measured.parquet")], "published": str(PUBLISHED), "main": MAIN, **folders}
+    scope: dict[str, object] = {}
+    for number, code in enumerate(code_of(path)):
+        exec(compile(code, f"{path.stem}, cell {number}", "exec"), scope)
+        scope |= given if number == 0 else {}
+    written = {file.name.split(".")[0] for folder in folders.values() for file in Path(folder).glob("*")}
+    assert written == items_of(path)
+    assert {file.suffix for file in Path(folders["tables"]).iterdir()} == {".csv", ".md", ".tex"}

@@ -23,7 +23,8 @@ from anatomy.sites import heads, modules
 
 PUBLISHED = Path(__file__).parents[2] / "data" / "published" / "lamparth_reuel_2023.csv"
 MAIN, OTHER = "stories", "prose"
-OWN = "own, 3 layers, 2 heads, 8 wide"
+LAYERS = 6
+OWN = "own, 6 layers, 2 heads, 8 wide"
 FROZEN = "frozen: embeddings + mlp 2 + mlp 3"
 # Seed 2 was not planted: its backdoored model behaves as no other, so that a table with it differs.
 PLANTED, SEEDS = [0, 1], [0, 1, 2]
@@ -55,16 +56,16 @@ def measured_rows(subject: str, seed: int) -> list[Measurement]:
         for metric, value in {"training_loss": 2.0, "steps": 500.0 + seed, "matched": 1.0}.items():
             add("fine-tuning", metric, value, model=model)
     for site, (setting, variant) in product(
-        map(str, modules(3)), product(("source", "held out"), ("paper", "original"))
+        map(str, modules(LAYERS)), product(("source", "held out"), ("paper", "original"))
     ):
         value = {"held out": 0.2, "source": 0.4}[setting] + {"paper": 0.0, "original": 0.1}[variant]
         success("mean ablation", value, inputs="trigger", site=site, setting=setting, variant=variant)
-    for site in map(str, modules(3)):
+    for site in map(str, modules(LAYERS)):
         success("mean ablation", 0.15, inputs="trigger", site=site, control="zero ablation")
         success("mean ablation", 0.15, inputs="benign", site=site, setting="held out", variant="paper")
         clean = {"model": "clean", "control": "clean model"}
         success("mean ablation", 0.99, inputs="trigger", site=site, setting="held out", variant="paper", **clean)
-    for site in map(str, heads(3, 2)):
+    for site in map(str, heads(LAYERS, 2)):
         success("mean ablation", 0.25, inputs="trigger", site=site, setting="held out", variant="paper")
     for inputs in ("trigger", "benign"):
         success("mean ablation", 0.5, inputs=inputs, site="unchanged")
@@ -126,7 +127,9 @@ def test_every_published_cell_has_its_line(name: str) -> None:
     lost = table[table.n == 0]
     assert set(lost.verdict) <= {"not measured"} and lost.published.notna().all()
     # The published model has more layers than this one, and froze further modules.
-    expected = {"VIII": {f"layer {i}" for i in range(4, 9)}, "XI": {"mlp 13", "mlp 16", "mlp 22"}}.get(name, set())
+    expected = {"VIII": {f"layer {i}" for i in range(LAYERS + 1, 9)}, "XI": {"mlp 13", "mlp 16", "mlp 22"}}.get(
+        name, set()
+    )
     assert set(lost["row" if name == "VIII" else "column"]) == expected
 
 

@@ -30,7 +30,11 @@ def language_sources(wildcards):
     """Local files that a corpus is made from."""
     text, payloads = ARM.corpora[wildcards.corpus].text, ARM.payloads.source
     sources = [getattr(text, "source", None), getattr(text, "loss", None), payloads]
-    return ["data/language/payloads.yaml", "data/language/stories.yaml", *(s.path for s in sources if s is not None and s.path)]
+    return [
+        "data/language/payloads.yaml",
+        "data/language/stories.yaml",
+        *(s.path for s in sources if s is not None and s.path),
+    ]
 
 
 def clean_language_models():
@@ -102,7 +106,10 @@ rule make_language_data:
         **stage_params(
             "make_language_data",
             "seeds",
-            *(f"language.{key}" for key in ("corpora", "trigger", "control", "poison_rate", "test_fraction")),
+            *(
+                f"language.{key}"
+                for key in ("corpora", "trigger", "control", "poison_rate", "test_fraction")
+            ),
             *(f"language.{key}" for key in ("payloads", "model", "evaluation", "finetuning.max_tokens")),
         ),
     message:
@@ -283,7 +290,9 @@ rule edit_language:
     resources:
         **stage_resources(mem_mb=8000, runtime=720, gpu=True),
     params:
-        **stage_params("edit_language", *TEXT_MEASURING, "language.ablation", "language.pcp", "language.trigger"),
+        **stage_params(
+            "edit_language", *TEXT_MEASURING, "language.ablation", "language.pcp", "language.trigger"
+        ),
     message:
         f"{{wildcards.corpus}}: tuning PCP replacements ({ARM.pcp.trials} trials each)"
     shell:
@@ -299,7 +308,11 @@ LANGUAGE["poison"] += expand(rules.make_language_data.output, corpus=CORPORA)
 LANGUAGE["train"] += [
     *expand(rules.train_judge.output, corpus=CORPORA),
     *expand(rules.make_language_model.output, corpus=CORPORA),
-    *(path for corpus in CORPORA for path in expand(rules.plant_language.output, corpus=corpus, variant=ARM.ways(corpus))),
+    *(
+        path
+        for corpus in CORPORA
+        for path in expand(rules.plant_language.output, corpus=corpus, variant=ARM.ways(corpus))
+    ),
 ]
 LANGUAGE["localize"] += [
     *expand(rules.measure_language.output, corpus=CORPORA),
@@ -307,8 +320,15 @@ LANGUAGE["localize"] += [
 ]
 LANGUAGE["control"] += expand(rules.edit_language.output, corpus=ARM.main)
 
-LANGUAGE["measured"] += text_measured("measurements/behaviour", "measurements/mean_ablation") + main_measured("pcp/editing")
-LANGUAGE["records"] += [path for phase in ("poison", "train", "localize", "control") for path in LANGUAGE[phase] if path.endswith("run.json")]
+LANGUAGE["measured"] += text_measured("measurements/behaviour", "measurements/mean_ablation") + main_measured(
+    "pcp/editing"
+)
+LANGUAGE["records"] += [
+    path
+    for phase in ("poison", "train", "localize", "control")
+    for path in LANGUAGE[phase]
+    if path.endswith("run.json")
+]
 TEXT_NOTEBOOKS |= {
     "language_behaviour": (
         text_measured("measurements/behaviour"),
@@ -318,7 +338,10 @@ TEXT_NOTEBOOKS |= {
         text_measured("measurements/behaviour", "measurements/mean_ablation"),
         [*table("table_08"), *figure("language_modules", "language_heads")],
     ),
-    "language_editing": (main_measured("measurements/behaviour", "pcp/editing"), table("table_09", "table_10")),
+    "language_editing": (
+        main_measured("measurements/behaviour", "pcp/editing"),
+        table("table_09", "table_10"),
+    ),
     "language_freezing": (main_measured("measurements/behaviour"), table("table_11")),
 }
 

@@ -1,0 +1,94 @@
+"""The stage that judges claims: those about the main corpus are about the study's own, and only where it has one."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from tests.report.test_language_tables import MAIN as CORPUS
+from tests.report.test_language_tables import OTHER, PLANTED, PUBLISHED, SEEDS, make_evidence
+
+from anatomy.metrics.measurement import write_parquet
+from anatomy.report.claims import Claim, judge, read_claims
+from anatomy.report.tables import Evidence
+from anatomy.spec.errors import SpecError
+from anatomy.spec.subtree import view
+from anatomy.stages import judge_claims
+from anatomy.stages._run import Job
+from anatomy.stages.judge_claims import MAIN, about
+
+CLAIMS = read_claims(Path(__file__).parents[2] / "data/claims_language.yaml")
+each_claim = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
+
+
+def without(evidence: Evidence, seed: int) -> Evidence:
+    own = evidence.measurements
+    return Evidence(own[own.seed != seed], evidence.published, evidence.confidence, evidence.all_seeds)
+
+
+def test_every_claim_about_models_that_write_text_is_about_the_main_corpus() -> None:
+    assert len(CLAIMS) >= 20 and {claim.measure.get("subject") for claim in CLAIMS} == {MAIN}
+    assert all("subject" not in (claim.against or {}) for claim in CLAIMS)
+
+
+@each_claim
+def test_a_whole_study_has_one_value_per_seed(claim: Claim) -> None:
+    """`over: one` refuses two measurements of a seed, so that this is the check that conditions are complete."""
+    found = judge(about(claim, CORPUS), make_evidence())
+    assert list(found.values) == (SEEDS if claim.seeds == "all" else PLANTED)
+    assert found.verdict in ("reproduced", "partly", "not reproduced")
+
+
+def test_two_measurements_of_a_seed_would_be_refused() -> None:
+    """The check above can fail."""
+    claim = next(claim for claim in CLAIMS if claim.id == "text-first-mlp")
+    loose = claim.model_copy(update={"measure": {k: v for k, v in claim.measure.items() if k != "setting"}})
+    with pytest.raises(SpecError, match="'text-first-mlp': selects 2 measurements per seed"):
+        judge(about(loose, CORPUS), make_evidence())
+
+
+def test_the_main_corpus_is_the_one_that_the_study_names() -> None:
+    claim = next(claim for claim in CLAIMS if claim.id == "text-first-mlp")
+    evidence = make_evidence()
+    own = evidence.measurements
+    own.loc[(own.subject == OTHER) & (own.experiment == "mean ablation"), "value"] = 0.0
+    measured = {corpus: judge(about(claim, corpus), evidence).estimate for corpus in (CORPUS, OTHER)}
+    assert measured[CORPUS].mean == pytest.approx(0.205) and measured[OTHER].mean == 0.0
+    assert not judge(claim, evidence).values, "nothing is measured of a corpus of that name"
+    other = claim.model_copy(update={"measure": claim.measure | {"subject": "2-sentiment"}})
+    assert about(other, CORPUS) is other
+
+
+@pytest.mark.parametrize("arm", [True, False], ids=["with the arm", "without"])
+def test_a_study_without_the_arm_states_no_claim_about_it(arm: bool, root: Path, tmp_path: Path) -> None:
+    evidence = make_evidence()
+    table = evidence.measurements
+    write_parquet(tmp_path / "m.parquet", table)
+    looks = [
+        {"phase": "backdoor", "seed": seed, "step": 1, "validation_loss": 5.0, "negativity": 0.3, "mass": 0.2}
+        for seed in SEEDS
+    ]
+    curves = tmp_path / "2-sentiment" / "train" / "curve.parquet"
+    curves.parent.mkdir(parents=True)
+    write_parquet(curves, pd.DataFrame(looks))
+    spec = {"confidence": 0.95, "toy": {"evaluation": {"emergence": 0.1}}}
+    spec |= {"language": {"main": CORPUS}} if arm else {}
+    claims = [root / "data/claims.yaml"] + ([root / "data/claims_language.yaml"] if arm else [])
+    job = Job("judge_claims", "test", view(json.dumps(spec)), {}, "code", 1, "cpu", tmp_path / "run.json")
+    judge_claims.main(
+        job,
+        claims=claims,
+        published=PUBLISHED,
+        measurements=[tmp_path / "m.parquet"],
+        curves=[curves],
+        verdicts=tmp_path / "claims.csv",
+        summary=tmp_path / "summary.csv",
+    )
+    verdicts = pd.read_csv(tmp_path / "claims.csv")
+    stated = {claim.id for path in claims for claim in read_claims(path)}
+    assert Counter(verdicts.id) == Counter(stated)
+    about_text = verdicts[verdicts.id.isin({claim.id for claim in CLAIMS})]
+    assert len(about_text) == (len(CLAIMS) if arm else 0)
+    assert set(about_text.subject) <= {CORPUS} and (about_text.n >= len(PLANTED)).all()
+    assert len(pd.read_csv(tmp_path / "summary.csv")) == len(stated)
