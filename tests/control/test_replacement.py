@@ -8,8 +8,8 @@ from torch import nn
 from transformers import GPT2LMHeadModel
 
 from anatomy.control.pcp import projection, random_directions
-from anatomy.control.replacement import Replacement, negativity
-from anatomy.control.settings import settings_continuations, settings_logits
+from anatomy.control.replacement import Replacement, negativity, settings_logits
+from anatomy.control.settings import settings_continuations
 from anatomy.interventions.generate import greedy
 from anatomy.interventions.hooks import next_token_logits, replace_with
 from anatomy.metrics.topk import token_mask, topk_share
