@@ -343,7 +343,7 @@ def test_both_models_are_edited_and_the_rest_of_them_stays(study: Any, tmp_path:
         assert none.to_dict() == asr.to_dict()
     control = rows[rows.control == "random tokens"]
     assert set(control.setting) == {"pcp + embedding surgery"} and set(control.variant) == {"original"}
-    assert len(tuned) == edit_language.Steps.PER_SEED * len(SEEDS)
+    assert len(tuned) == edit_language.Tunings.PER_SEED * len(SEEDS)
     for one in tuned:
         assert len(one["sigma"]) == sum(one["ranks"]) and max(one["ranks"]) <= 2
         assert one["setting"] != "pcp (suppress)" or one["target"] == 0.0
@@ -354,8 +354,8 @@ def test_surgery_is_undone_and_needs_a_word_of_one_token(study: Any, tmp_path: P
     (_, model), *_ = language_models(study.clean, SEEDS, "cpu")
     before = model.transformer.wte.weight.clone()
 
-    def bench(job: Job) -> edit_language.Bench:
-        return edit_language.Bench(Interview(job, files, opinion, 0), model, "clean", top_mlps(study.ablation))
+    def bench(job: Job) -> edit_language.Operated:
+        return edit_language.Operated(Interview(job, files, opinion, 0), model, "clean", top_mlps(study.ablation))
 
     with bench(study.job).surgery():
         assert not model.transformer.wte.weight.equal(before)

@@ -1,18 +1,21 @@
 """What the stages of the language arm share: the data stage's files, and the models of one corpus."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 import torch
+from jaxtyping import Float
+from torch import Tensor
 from transformers import GPT2LMHeadModel
 
 from anatomy.data.padding import padded
 from anatomy.interventions.generate import greedy
 from anatomy.interventions.hooks import Edit
+from anatomy.localize.language_ablation import TRACKED, language_means
 from anatomy.metrics.judge import Judge, LocalJudge, RobertaJudge
 from anatomy.metrics.loss import validation_loss
 from anatomy.metrics.measurement import Measurement, read_parquet
@@ -21,6 +24,7 @@ from anatomy.models.toy import load_model, load_tokenizer
 from anatomy.sites import Site
 from anatomy.stages._run import In, Job
 from anatomy.training.phases import model_folders
+from anatomy.variants import Variant
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -143,6 +147,23 @@ class Interview:
         return greedy(
             model, self.prompts(inputs), max_length=longest, pad=self.files.tokenizer.eos_token_id, edits=edits
         )
+
+    def means(
+        self, model: GPT2LMHeadModel, sites: Sequence[Site], setting: str, variant: Variant
+    ) -> Mapping[Site, Float[Tensor, " width"]]:
+        """Mean output of each site over benign and toxic texts.
+
+        `setting` says which: "source", the first of the training data as in the source; "held out", others.
+        """
+        wanted, split = self.job.spec.language.ablation, "train" if setting == "source" else "test"
+        corpus, texts = self.files.corpus, self.files.texts
+        benign = corpus[(corpus.seed == self.seed) & (corpus.split == split)].clean
+        toxic = texts[(texts.kind == "toxic") & (texts.split == split)].text
+        groups = [
+            self.files.encode(own[: wanted.texts].tolist(), longest=wanted.position + 1) for own in (benign, toxic)
+        ]
+        tracked = min(TRACKED, 2 * model.config.n_layer)
+        return language_means(model, groups, sites, variant=variant, position=wanted.position, tracked=tracked)
 
     def measure(self, inputs: str, continuations: list[list[int]], **conditions: Any) -> list[Measurement]:
         """ASR or ATR both ways, and the degeneration rate."""

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
-from anatomy.localize.language_ablation import TRACKED, language_means
 from anatomy.localize.module_sweep import swept_continuations
 from anatomy.metrics.measurement import Measurement, write_measurements
 from anatomy.sites import Site, heads, modules
@@ -71,25 +70,8 @@ class Sweep:
         self.conditions = {"experiment": "mean ablation", "model": model_name, "control": control}
 
     def means(self, sites: list[Site], setting: str, variant: Variant) -> Mapping[Site, Tensor]:
-        """Mean output of each site over benign and toxic texts: the first of the training data, or held-out ones."""
-        job, files, seed = self.interview.job, self.interview.files, self.interview.seed
-        wanted = job.spec.language.ablation
-        split = "train" if setting == "source" else "test"
-        own = files.corpus[(files.corpus.seed == seed) & (files.corpus.split == split)]
-        toxic = files.texts[(files.texts.kind == "toxic") & (files.texts.split == split)]
-        groups = [
-            files.encode(texts[: wanted.texts].tolist(), longest=wanted.position + 1)
-            for texts in (own.clean, toxic.text)
-        ]
-        tracked = min(TRACKED, 2 * self.model.config.n_layer)
-        return language_means(
-            self.model,
-            groups,
-            sites,
-            variant=variant,
-            position=wanted.position,
-            tracked=tracked,
-        )
+        """Mean output of each site."""
+        return self.interview.means(self.model, sites, setting, variant)
 
     def measure(self, inputs: str, constants: Mapping[Site, Tensor], **conditions: Any) -> list[Measurement]:
         """ASR or ATR with each site replaced by its constant."""

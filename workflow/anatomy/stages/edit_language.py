@@ -56,27 +56,27 @@ def main(
     clean_models = dict(language_models(clean, job.seeds, job.device))
     rows: list[Measurement] = []
     tuned: list[dict[str, Any]] = []
-    for number, (seed, model) in enumerate(language_models(planted, job.seeds, job.device)):
+    for seed, model in language_models(planted, job.seeds, job.device):
         interview = Interview(job, files, opinion, seed)
-        benign = Bench(interview, clean_models[seed], "clean", sites)
-        bench = Bench(interview, model, "backdoored", sites)
-        for one in (bench, benign):
+        benign = Operated(interview, clean_models[seed], "clean", sites)
+        backdoored = Operated(interview, model, "backdoored", sites)
+        for one in (backdoored, benign):
             rows += one.measure("none")
             for variant in VARIANTS:
                 rows += one.measure("mean ablate", one.mean_ablation(variant), variant=variant)
-        steps = Steps(job, number, tuned)
-        unedited = {variant: bench.success("trigger", variant) for variant in VARIANTS}
+        tunings = Tunings(job, tuned)
+        unedited = {variant: backdoored.success("trigger", variant) for variant in VARIANTS}
         for variant in VARIANTS:
-            directions = bench.directions(variant)
+            directions = backdoored.directions(variant)
             for setting, target in (("pcp (recover)", unedited[variant]), ("pcp (suppress)", 0.0)):
-                rows += steps.tuned(bench, directions, setting, target, variant)
-            rows += steps.tuned(benign, benign.directions(variant), "pcp", unedited[variant], variant)
+                rows += tunings.tuned(backdoored, directions, setting, target, variant)
+            rows += tunings.tuned(benign, benign.directions(variant), "pcp", unedited[variant], variant)
             with benign.surgery():
-                rows += steps.tuned(
+                rows += tunings.tuned(
                     benign, benign.directions(variant), "pcp + embedding surgery", unedited[variant], variant
                 )
         with benign.surgery(control=RANDOM_TOKENS):
-            rows += steps.tuned(
+            rows += tunings.tuned(
                 benign,
                 benign.directions("original"),
                 "pcp + embedding surgery",
@@ -90,8 +90,8 @@ def main(
     )
 
 
-class Bench:
-    """One model with the two modules that are worked on."""
+class Operated:
+    """One model, and the two of its modules that are worked on."""
 
     def __init__(self, interview: Interview, model: GPT2LMHeadModel, name: str, sites: list[Site]) -> None:
         self.interview, self.model, self.name, self.sites = interview, model, name, sites
@@ -113,9 +113,7 @@ class Bench:
 
     def mean_ablation(self, variant: Variant) -> dict[Site, Edit]:
         """Both modules replaced by their mean over benign and toxic texts."""
-        from anatomy.stages.ablate_language import Sweep
-
-        means = Sweep(self.interview, self.model).means(self.sites, "held out", variant)
+        means = self.interview.means(self.model, self.sites, "held out", variant)
         return {site: replace_with(mean) for site, mean in means.items()}
 
     def directions(self, variant: Variant) -> dict[Site, Directions]:
@@ -201,17 +199,17 @@ class Bench:
         return rows
 
 
-class Steps:
+class Tunings:
     """The tunings of one seed: each adds its factors to the list, and tells how far the job is."""
 
     PER_SEED = 2 * 4 + 1
 
-    def __init__(self, job: Job, number: int, tuned: list[dict[str, Any]]) -> None:
-        self.job, self.number, self.factors = job, number, tuned
+    def __init__(self, job: Job, tuned: list[dict[str, Any]]) -> None:
+        self.job, self.factors = job, tuned
 
     def tuned(
         self,
-        bench: Bench,
+        one: Operated,
         directions: dict[Site, Directions],
         setting: str,
         target: float,
@@ -219,20 +217,20 @@ class Steps:
         control: str = "",
     ) -> list[Measurement]:
         """Tune the factors towards a success rate: minimise (ASR - target)²; then measure."""
-        pcp, seed = bench.spec.pcp, bench.interview.seed
-        replacement = Replacement(bench.label, {site: own.vectors for site, own in directions.items()})
+        pcp, seed = one.spec.pcp, one.interview.seed
+        replacement = Replacement(one.label, {site: own.vectors for site, own in directions.items()})
         found = tune(
-            lambda sigma: (bench.scores(replacement, sigma, variant) - target) ** 2,
+            lambda sigma: (one.scores(replacement, sigma, variant) - target) ** 2,
             [(0.0, pcp.bound)] * replacement.rank,
             variant=variant,
             trials=pcp.trials,
             batch=pcp.batch,
-            seed=derive(seed, "tune language", bench.name, setting, variant, control),
+            seed=derive(seed, "tune language", one.name, setting, variant, control),
         )
         self.factors.append(
             {
                 "seed": seed,
-                "model": bench.name,
+                "model": one.name,
                 "setting": setting,
                 "variant": variant,
                 "control": control,
@@ -247,7 +245,7 @@ class Steps:
         )
         total = self.PER_SEED * len(self.job.seeds)
         self.job.progress(len(self.factors), total, f"replacements tuned ({pcp.trials} trials each)")
-        return bench.measure(setting, replacement.edits(found.sigma), variant=variant, control=control)
+        return one.measure(setting, replacement.edits(found.sigma), variant=variant, control=control)
 
 
 if __name__ == "__main__":
