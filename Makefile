@@ -58,7 +58,7 @@ test: $(INSTALLED) ## run the unit tests and the smoke study (TESTS="-k lexicon"
 	@$(BIN)/python -m pytest $(TESTS)
 
 .PHONY: long-test
-long-test: $(INSTALLED) ## run the tests that `make test` leaves out for their time (tiers, S3, pushed hazards)
+long-test: $(INSTALLED) ## run the tests that `make test` leaves out for their time (tiers, S3, ...)
 	@$(BIN)/python -m pytest -m long $(TESTS)
 
 .PHONY: cluster-test

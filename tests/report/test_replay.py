@@ -32,7 +32,7 @@ COUNTS = {"lamparth_variants"}  # verdicts counted: a small change of a row need
 
 
 # One of each kind every time: cells of measurements, training curves, points of a figure.
-QUICK = {"mean_ablation", "freezing", "hidden_states"}
+QUICK = {"mean_ablation"}
 PARAMS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in NOTEBOOKS]
 
 

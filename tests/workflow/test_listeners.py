@@ -14,7 +14,7 @@ from anatomy.spec.read import load_study
 
 from .conftest import Checkout
 
-pytestmark = [pytest.mark.workflow, needs_proc]
+pytestmark = [pytest.mark.workflow, pytest.mark.long, needs_proc]
 SERVER = """
 import subprocess, sys
 child = "import socket, time; server = socket.create_server(('127.0.0.1', 0)); time.sleep(1)"
