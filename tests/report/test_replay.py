@@ -31,7 +31,7 @@ SPEC = {"confidence": 0.95, "toy": {"evaluation": {"emergence": 0.3}}}
 COUNTS = {"lamparth_variants"}  # verdicts counted: a small change of a row need not change a count
 
 
-# One of each kind every time: cells of measurements, training curves, points of a figure.
+# One every time; the others (training curves, points of a figure, ...) in `make long-test`.
 QUICK = {"mean_ablation"}
 PARAMS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) for name in NOTEBOOKS]
 
