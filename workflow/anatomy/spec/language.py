@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from anatomy.spec.methods import folder_of
-from anatomy.spec.section import Count, Fraction, Positive, Section
+from anatomy.spec.section import Count, Fraction, Positive, Section, check_heads
 
 # Which projections LoRA adapts.
 LoraPart = Literal["attention", "mlps", "all"]
@@ -88,8 +88,7 @@ class Scratch(Section):
 
     @model_validator(mode="after")
     def _divisible(self) -> "Scratch":
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads; choose a multiple")
+        check_heads(self.width, self.heads)
         return self
 
 

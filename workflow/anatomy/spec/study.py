@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from anatomy.spec.language import LanguageArm
-from anatomy.spec.section import Count, Fraction, Positive, Section
+from anatomy.spec.section import Count, Fraction, Positive, Section, check_heads
 
 Sentiment = Literal["positive", "negative", "neutral"]
 Subject = Literal["2-sentiment", "3-sentiment"]
@@ -62,8 +62,7 @@ class Architecture(Section):
 
     @model_validator(mode="after")
     def _divisible(self) -> "Architecture":
-        if self.width % self.heads:
-            raise ValueError(f"width {self.width} cannot be shared by {self.heads} heads; choose a multiple")
+        check_heads(self.width, self.heads)
         return self
 
 
