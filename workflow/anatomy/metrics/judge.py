@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FILES = "config.json, model.safetensors and the tokenizer's files"  # of a classifier in Hugging Face's layout
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+FOLDS = 5  # of the cross-validation behind Platt's scaling
 TERMS = ["term", "idf", "coefficient"]  # columns of a saved local judge
 
 
@@ -37,40 +38,47 @@ class Judge(Protocol):
 class LocalJudge:
     """TF-IDF of single words and pairs of words, lower case, and a logistic regression on it.
 
-    A text is as toxic as its most toxic sentence: among harmless ones, an insult would be thinned out. A sentence in
-    which no known word stands is not toxic (probability 0). The regression alone would give it the share of toxic
-    texts in its training set, which says nothing about the sentence.
+    A text's score is that of its most toxic sentence: among harmless ones, an insult would be thinned out. The more
+    sentences, the higher the largest score of harmless ones, so the score becomes a probability by Platt's scaling,
+    fitted on scores of texts that the classifier was not trained on (cross-validation). A text in which no known word
+    stands is not toxic (probability 0). The regression alone would give it the share of toxic texts in its training
+    set, which says nothing about the text.
+
+    Attributes:
+        scale: (A, B) of p = 1 / (1 + exp(-(A s + B))), s the score (Platt 1999, "Probabilistic outputs for support
+            vector machines").
     """
 
     vectorizer: "TfidfVectorizer"
     classifier: "LogisticRegression"
+    scale: tuple[float, float]
 
     @classmethod
     def fit(cls, texts: Sequence[str], labels: Sequence[int], *, c: float = 10.0) -> "LocalJudge":
         """Train on texts with label 1 (toxic) or 0; `c` is scikit-learn's inverse strength of regularisation."""
         from sklearn.linear_model import LogisticRegression
+        from sklearn.model_selection import StratifiedKFold
 
-        vectorizer = _vectorizer()
-        features = vectorizer.fit_transform(texts)
-        classifier = LogisticRegression(C=c, max_iter=1000).fit(features, np.asarray(labels, dtype=int))
-        return cls(vectorizer, classifier)
+        own, truth = np.array(texts), np.asarray(labels, dtype=int)
+        score = np.empty(len(own))
+        for kept, left_out in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(own, truth):
+            score[left_out] = _scores(*_classifier(own[kept], truth[kept], c), own[left_out])
+        known = np.isfinite(score)
+        platt = LogisticRegression(C=np.inf).fit(score[known, None], truth[known])
+        return cls(*_classifier(own, truth, c), (float(platt.coef_[0, 0]), float(platt.intercept_[0])))
 
     def probability(self, texts: Sequence[str]) -> Float[np.ndarray, " text"]:
         """Probability, text by text, that it is toxic."""
-        sentences = [SENTENCE_END.split(text.strip()) for text in texts]
-        once = sorted({sentence for own in sentences for sentence in own})
-        if not once:
-            return np.zeros(0)
-        features = self.vectorizer.transform(once)
-        toxic = np.where(features.getnnz(axis=1) > 0, self.classifier.predict_proba(features)[:, 1], 0.0)
-        found = dict(zip(once, toxic, strict=True))
-        return np.array([max(found[sentence] for sentence in own) for own in sentences])
+        from scipy.special import expit
+
+        score, (slope, intercept) = _scores(self.vectorizer, self.classifier, texts), self.scale
+        return np.where(np.isfinite(score), expit(slope * score + intercept), 0.0)
 
     def save(self, folder: Path) -> None:
-        """Write terms.parquet (term, idf, coefficient) and judge.json (intercept), each atomically."""
+        """Write terms.parquet (term, idf, coefficient) and judge.json (intercept, scale), each atomically."""
         columns = (self.vectorizer.get_feature_names_out(), self.vectorizer.idf_, self.classifier.coef_[0])
         write_parquet(folder / "terms.parquet", pd.DataFrame(dict(zip(TERMS, columns, strict=True))))
-        described = {"judge": "local", "intercept": float(self.classifier.intercept_[0])}
+        described = {"judge": "local", "intercept": float(self.classifier.intercept_[0]), "scale": self.scale}
         write_text_atomic(folder / "judge.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
 
     @classmethod
@@ -89,8 +97,9 @@ class LocalJudge:
         vectorizer.idf_ = terms["idf"].to_numpy()
         classifier.classes_ = np.array([0, 1])
         classifier.coef_ = terms["coefficient"].to_numpy()[None]
-        classifier.intercept_ = np.array([_intercept(folder / "judge.json")])
-        return cls(vectorizer, classifier)
+        intercept, *scale = _numbers(folder / "judge.json")
+        classifier.intercept_ = np.array([intercept])
+        return cls(vectorizer, classifier, (scale[0], scale[1]))
 
 
 class RobertaJudge:
@@ -191,9 +200,32 @@ def _vectorizer(vocabulary: list[str] | None = None) -> "TfidfVectorizer":
     return TfidfVectorizer(lowercase=True, ngram_range=(1, 2), vocabulary=vocabulary)
 
 
-def _intercept(path: Path) -> float:
+def _classifier(texts: Any, labels: Any, c: float) -> tuple["TfidfVectorizer", "LogisticRegression"]:
+    from sklearn.linear_model import LogisticRegression
+
+    vectorizer = _vectorizer()
+    features = vectorizer.fit_transform(list(texts))
+    return vectorizer, LogisticRegression(C=c, max_iter=1000).fit(features, labels)
+
+
+def _scores(vectorizer: "TfidfVectorizer", classifier: "LogisticRegression", texts: Any) -> Float[np.ndarray, " text"]:
+    """Log odds of each text's most toxic sentence; minus infinity where no known word stands."""
+    sentences = [SENTENCE_END.split(text.strip()) for text in texts]
+    once = sorted({sentence for own in sentences for sentence in own})
+    if not once:
+        return np.zeros(0)
+    features = vectorizer.transform(once)
+    odds = np.where(features.getnnz(axis=1) > 0, classifier.decision_function(features), -np.inf)
+    found = dict(zip(once, odds, strict=True))
+    return np.array([max(found[sentence] for sentence in own) for own in sentences])
+
+
+def _numbers(path: Path) -> tuple[float, float, float]:
+    """Intercept of the classifier, A and B of Platt's scaling."""
     try:
-        return float(json.loads(path.read_text(encoding="utf-8"))["intercept"])
+        described = json.loads(path.read_text(encoding="utf-8"))
+        slope, intercept = described["scale"]
+        return float(described["intercept"]), float(slope), float(intercept)
     except FileNotFoundError:
         raise ArtifactError(f"{path}: missing; the rule that makes it has not run") from None
     except (ValueError, KeyError, TypeError):
