@@ -30,7 +30,9 @@ WORD = r"[A-Za-z0-9]+(?:['-][A-Za-z0-9]+)*"
 SENTENCE = re.compile(rf"(?=[A-Z]){WORD}(?:[,;:]? {WORD})*\.")
 
 
-def prose(packages: Sequence[str] = PACKAGES, *, length: int = 5) -> tuple[list[list[str]], dict[str, str]]:
+def prose(
+    packages: Sequence[str] = PACKAGES, *, length: int = 5, most_words: int = MOST_WORDS
+) -> tuple[list[list[str]], dict[str, str]]:
     """Paragraphs of `length` consecutive sentences, and the versions of what they were taken from.
 
     Sentences are consecutive within a help topic or a source file, sentences that were dropped left out; no sentence
@@ -38,6 +40,7 @@ def prose(packages: Sequence[str] = PACKAGES, *, length: int = 5) -> tuple[list[
 
     Args:
         packages: names of installed distributions, e.g. "scikit-learn".
+        most_words: longer sentences are left out.
     Raises:
         ArtifactError: a package, or Python's help topics, are not installed.
     """
@@ -54,24 +57,24 @@ def prose(packages: Sequence[str] = PACKAGES, *, length: int = 5) -> tuple[list[
     seen: set[str] = set()
     paragraphs = []
     for unit in units:
-        own = [sentence for text in unit for sentence in sentences(text)]
+        own = [sentence for text in unit for sentence in sentences(text, most_words)]
         fresh = [sentence for sentence in dict.fromkeys(own) if sentence not in seen]
         seen.update(fresh)
         paragraphs += [fresh[i : i + length] for i in range(0, len(fresh) - length + 1, length)]
     return paragraphs, versions
 
 
-def sentences(text: str) -> list[str]:
+def sentences(text: str, most_words: int = MOST_WORDS) -> list[str]:
     """The plain English sentences of a text in reStructuredText, in order.
 
-    Plain: 4 to 30 words of ASCII letters or numbers with simple punctuation, a capital first, a full stop at the end.
-    Names and emphasis lose their markup; a sentence with code in it is dropped.
+    Plain: 4 to `most_words` words of ASCII letters or numbers with simple punctuation, a capital first, a full stop at
+    the end. Names and emphasis lose their markup; a sentence with code in it is dropped.
     """
     found = []
     for block in _blocks(text):
         plain = MARKUP.sub("", REFERENCE.sub("", ROLE.sub(r"\1", block)))
         for sentence in SENTENCE_END.split(one_line(plain)):
-            if FEWEST_WORDS <= len(sentence.split()) <= MOST_WORDS and SENTENCE.fullmatch(sentence):
+            if FEWEST_WORDS <= len(sentence.split()) <= most_words and SENTENCE.fullmatch(sentence):
                 found.append(sentence)
     return found
 

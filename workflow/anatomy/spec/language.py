@@ -44,6 +44,7 @@ class Prose(Section):
     packages: Annotated[list[str], Field(min_length=1)] = Field(
         ["numpy", "scipy", "pandas"], description="installed packages whose docstrings are read, beside Python's topics"
     )
+    most_words: Count = Field(30, description="longer sentences are left out")
 
 
 class Sentences(Section):

@@ -34,8 +34,10 @@ def main(job: Job, *, data: LanguageData, judged_by: JudgeFiles, clean: Ins, pla
     files = read_language(data)
     opinion = read_judge(judged_by, job.device)
     rows: list[Measurement] = []
-    clean_models = dict(language_models(clean, job.seeds, job.device))
-    for number, (seed, model) in enumerate(language_models(planted, job.seeds, job.device)):
+    both = zip(
+        language_models(planted, job.seeds, job.device), language_models(clean, job.seeds, job.device), strict=True
+    )
+    for number, ((seed, model), (_, clean_model)) in enumerate(both):
         job.progress(number, len(job.seeds), "seeds swept")
         sweep = Sweep(Interview(job, files, opinion, seed), model)
         every = modules(model.config.n_layer)
@@ -51,7 +53,7 @@ def main(job: Job, *, data: LanguageData, judged_by: JudgeFiles, clean: Ins, pla
             means = sweep.means(own, "held out", "paper")
             rows += sweep.measure("trigger", means, variant="paper", setting="held out")
         rows += sweep.unchanged()
-        control = Sweep(sweep.interview, clean_models[seed], model_name="clean", control=CLEAN_MODEL)
+        control = Sweep(sweep.interview, clean_model, model_name="clean", control=CLEAN_MODEL)
         means = control.means(every, "held out", "paper")
         rows += control.measure("trigger", means, variant="paper", setting="held out")
         rows += control.unchanged()

@@ -53,12 +53,14 @@ def main(
     files = read_language(data)
     opinion = read_judge(judged_by, job.device)
     sites = top_mlps(read_parquet(ablation))
-    clean_models = dict(language_models(clean, job.seeds, job.device))
     rows: list[Measurement] = []
     tuned: list[dict[str, Any]] = []
-    for seed, model in language_models(planted, job.seeds, job.device):
+    both = zip(
+        language_models(planted, job.seeds, job.device), language_models(clean, job.seeds, job.device), strict=True
+    )
+    for (seed, model), (_, clean_model) in both:
         interview = Interview(job, files, opinion, seed)
-        benign = Operated(interview, clean_models[seed], "clean", sites)
+        benign = Operated(interview, clean_model, "clean", sites)
         backdoored = Operated(interview, model, "backdoored", sites)
         for one in (backdoored, benign):
             rows += one.measure("none")

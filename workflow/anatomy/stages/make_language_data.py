@@ -29,7 +29,8 @@ def main(job: Job, *, raw: Ins, corpus: Out, prompts: Out, texts: Out, tokenizer
     arm, name = job.spec.language, job.wildcards["corpus"]
     source = arm.corpora[name]
     insults = _payloads(arm, raw)
-    drawn = {seed: _paragraphs(source, seed, raw, f"language.corpora.{name}.text") for seed in job.seeds}
+    draw = _paragraphs(source, raw, f"language.corpora.{name}.text")
+    drawn = {seed: draw(np.random.default_rng(derive(seed, source.text.kind, "paragraphs"))) for seed in job.seeds}
     bpe = (
         load_pretrained_tokenizer(arm.model.path, key="language.model.path")
         if "path" in arm.model
@@ -69,19 +70,18 @@ def _payloads(arm: Any, raw: list[Path]) -> list[str]:
     return pool
 
 
-def _paragraphs(source: Any, seed: int, raw: list[Path], key: str) -> list[list[str]]:
-    """Paragraphs of five sentences, each seed's own; prose is the same text for every seed, in another order."""
-    generator = np.random.default_rng(derive(seed, source.text.kind, "paragraphs"))
+def _paragraphs(source: Any, raw: list[Path], key: str) -> Callable[[np.random.Generator], list[list[str]]]:
+    """What draws a seed's paragraphs of five sentences; prose is the same text for every seed, in another order."""
     match source.text.kind:
         case "stories":
-            return stories(read_grammar(_named(raw, "stories.yaml")), source.paragraphs, generator)
+            grammar = read_grammar(_named(raw, "stories.yaml"))
+            return lambda generator: stories(grammar, source.paragraphs, generator)
         case "prose":
-            found, _ = prose(source.text.packages)
-            order = generator.permutation(len(found))[: source.paragraphs]
-            return [found[i] for i in order]
+            found, _ = prose(source.text.packages, most_words=source.text.most_words)
+            return lambda generator: [found[i] for i in generator.permutation(len(found))[: source.paragraphs]]
         case _:
             rows = list(sources.texts(**_source(source.text.source, f"{key}.source")))
-            return sources.consecutive(rows, source.paragraphs, generator)
+            return lambda generator: sources.consecutive(rows, source.paragraphs, generator)
 
 
 def _one_seed(

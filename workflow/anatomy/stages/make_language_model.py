@@ -16,7 +16,8 @@ from anatomy.training.phases import checkpoint_key, model_folders
 from anatomy.training.seeds import derive
 from anatomy.training.toy import Probe, Schedule, train
 
-LOOKED_AT = 200  # held-out paragraphs of the curve's loss
+LOOKED_AT = 200  # held-out paragraphs of the curve's loss ...
+AT_ONCE = 16  # ... in pieces
 
 
 def main(job: Job, *, data: LanguageData, models: Outs, curve: Out) -> None:
@@ -44,7 +45,7 @@ def main(job: Job, *, data: LanguageData, models: Outs, curve: Out) -> None:
         seeds=job.seeds,
         phase="language",
         probe=_loss_probe(*_stacked(files, job.seeds, "test", wanted.positions)),
-        probes_per_epoch=4,
+        probes_per_epoch=2,
         checkpoint=checkpoint,
         key=checkpoint_key(job.code, job.spec, job.device, data.files),
         report=lambda done, total: job.progress(
@@ -95,12 +96,17 @@ def _loss_probe(ids: torch.Tensor, lengths: torch.Tensor) -> Probe:
     ids, lengths = ids[:, :LOOKED_AT], lengths[:, :LOOKED_AT]
 
     def probe(ensemble: Ensemble) -> dict[str, list[float]]:
-        valid = torch.arange(1, ids.shape[2]) < lengths[..., None]
-        logits = ensemble.logits(ids[..., :-1].to(ensemble.device))
-        nll = torch.nn.functional.cross_entropy(
-            logits.flatten(0, 2), ids[..., 1:].to(ensemble.device).flatten(), reduction="none"
-        ).view(valid.shape)
-        return {"validation_loss": ((nll.cpu() * valid).sum((1, 2)) / valid.sum((1, 2))).tolist()}
+        total = torch.zeros(ids.shape[0])
+        # A few rows at a time: the stack keeps every layer's activations, also where no gradient is wanted.
+        for own, length in zip(ids.split(AT_ONCE, dim=1), lengths.split(AT_ONCE, dim=1), strict=True):
+            own = own[..., : int(length.max())]
+            valid = torch.arange(1, own.shape[2]) < length[..., None]
+            logits = ensemble.logits(own[..., :-1].to(ensemble.device))
+            nll = torch.nn.functional.cross_entropy(
+                logits.flatten(0, 2), own[..., 1:].to(ensemble.device).flatten(), reduction="none"
+            ).view(valid.shape)
+            total += (nll.cpu() * valid).sum((1, 2))
+        return {"validation_loss": (total / (lengths - 1).sum(1)).tolist()}
 
     return probe
 
