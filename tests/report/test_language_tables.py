@@ -229,7 +229,7 @@ def test_frozen_parts_that_were_not_published_have_a_column_of_their_own() -> No
 
 
 def test_lora_stands_beside_full_fine_tuning_at_the_same_training_loss() -> None:
-    table = table_lora(make_evidence(), MAIN)
+    table = table_lora(make_evidence())
     assert set(table.column) == {"full", "lora: attention"}
     assert set(table.row) == {"ASR", "ATR", "val loss", "training_loss", "steps", "matched"}
     assert table.published.isna().all() and (table.n == len(SEEDS)).all()

@@ -1,8 +1,6 @@
 """Fine-tuning by Trainer: what moves and what stays, what gradient is taken, and a killed job ends as undisturbed."""
 
-import sys
 from collections.abc import Callable
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,8 +26,7 @@ from .conftest import loss_of, relative_error
 LONGEST = 9
 FULL = Method("full")
 LORA = method("lora-attention")
-needs_peft = pytest.mark.skipif(find_spec("peft") is None, reason="LoRA needs peft, which the lock does not name yet")
-BY_LORA = pytest.param(LORA, marks=needs_peft, id=LORA.folder)
+BY_LORA = pytest.param(LORA, id=LORA.folder)
 BY_ALL = pytest.param(FULL, id=FULL.folder)
 State = dict[str, Tensor]
 
@@ -115,7 +112,6 @@ def test_frozen_parts_stay_to_the_bit_and_the_others_move(parts: str, train: Cal
     assert frozen == set().union(*(names[part] for part in parts.split(" + ")))
 
 
-@needs_peft
 @pytest.mark.parametrize("part", PROJECTIONS)
 def test_lora_moves_the_named_projections_of_a_plain_model(
     part: str, train: Callable, make_model: Callable, tmp_path: Path
@@ -139,12 +135,6 @@ def test_the_model_that_comes_back_is_ready_to_be_measured(how: Method, make_mod
     assert not model.training and not any(p.requires_grad for p in model.parameters()) and model.config.use_cache
     save_model(tmp_path / "saved", weights(model), model.config, train_tokenizer(["a b"]))
     assert equal(load_model(tmp_path / "saved").state_dict(), model.state_dict())
-
-
-def test_lora_without_its_package_is_refused(make_model: Callable, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(ArtifactError, match=r"language\.lora: LoRA needs the package peft, which is not installed"):
-        finetune(make_model(), texts(), recipe(), LORA, seed=0, device="cpu", checkpoints=tmp_path)
 
 
 def first_gradient(model: GPT2LMHeadModel, rows: list[list[int]], folder: Path, **options: Any) -> Tensor:
@@ -200,7 +190,6 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(how: Method, tra
     assert not equal(first, train(how, "c", seed=2)[0])
 
 
-@needs_peft
 def test_lora_trains_with_gradient_checkpointing(train: Callable) -> None:
     plain, _ = train(LORA, "plain")
     saved, _ = train(LORA, "saved", gradient_checkpointing=True)

@@ -41,7 +41,14 @@ TEXT_NOTEBOOKS = {}
 CLAIMS = ["data/claims.yaml"] + (["data/claims_language.yaml"] if STUDY.language else [])
 TEXT_MAIN = ["language.main"] if STUDY.language else []
 LOCK = sha256_file("requirements.lock")
-TORCH_ENV = f"../../envs/torch-{'cpu' if STUDY.compute.compute_class == 'cpu' else 'cuda'}.yaml"
+
+
+def torch_env(compute_class):
+    """The environment of jobs that need torch."""
+    return f"../../envs/torch-{'cpu' if compute_class == 'cpu' else 'cuda'}.yaml"
+
+
+TORCH_ENV = torch_env(STUDY.compute.compute_class)
 
 # How every stage is called: its name is the rule's, its parameters are the rule's.
 STAGE = (

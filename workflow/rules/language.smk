@@ -3,6 +3,8 @@
 from anatomy.spec.language import Pretrained
 
 ARM = STUDY.language
+# Its jobs may be of another class than those of the toy models.
+TEXT_ENV = torch_env(ARM.compute_class or STUDY.compute.compute_class)
 # Everything about the models of one corpus stands below this folder.
 TEXT = f"{RESULTS}/language/{{corpus}}"
 CORPORA = list(ARM.corpora)
@@ -24,6 +26,11 @@ JUDGE = {
     "judge": f"{TEXT}/judge/judge.json",
 }
 JUDGE_ARGUMENTS = "--terms {input.terms} --judge {input.judge} "
+
+
+def arm_resources(**asked):
+    """What a job of this arm asks a cluster for."""
+    return job_resources(ARM.compute_class or STUDY.compute.compute_class, **asked)
 
 
 def language_sources(wildcards):
@@ -136,4 +143,4 @@ TEXT_NOTEBOOKS |= {
 
 wildcard_constraints:
     corpus="|".join(CORPORA),
-    variant="|".join(ARM.ways(ARM.main)),
+    variant="|".join(dict.fromkeys(way for corpus in CORPORA for way in ARM.ways(corpus))),

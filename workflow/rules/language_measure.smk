@@ -22,10 +22,10 @@ rule measure_language:
     log:
         f"{RESULTS}/logs/{{corpus}}/measure_language.log",
     conda:
-        TORCH_ENV
+        TEXT_ENV
     threads: STUDY.compute.threads
     resources:
-        **stage_resources(mem_mb=8000, runtime=240, gpu=True),
+        **arm_resources(mem_mb=8000, runtime=240, gpu=True),
     params:
         **stage_params("measure_language", *TEXT_MEASURING),
     message:
@@ -52,10 +52,10 @@ rule ablate_language:
     log:
         f"{RESULTS}/logs/{{corpus}}/ablate_language.log",
     conda:
-        TORCH_ENV
+        TEXT_ENV
     threads: STUDY.compute.threads
     resources:
-        **stage_resources(mem_mb=8000, runtime=720, gpu=True),
+        **arm_resources(mem_mb=8000, runtime=720, gpu=True),
     params:
         **stage_params("ablate_language", *TEXT_MEASURING, "language.ablation"),
     message:
@@ -84,10 +84,10 @@ rule edit_language:
         f"{RESULTS}/logs/{{corpus}}/edit_language.log",
     priority: 10
     conda:
-        TORCH_ENV
+        TEXT_ENV
     threads: STUDY.compute.threads
     resources:
-        **stage_resources(mem_mb=8000, runtime=720, gpu=True),
+        **arm_resources(mem_mb=8000, runtime=720, gpu=True),
     params:
         **stage_params(
             "edit_language", *TEXT_MEASURING, "language.ablation", "language.pcp", "language.trigger"

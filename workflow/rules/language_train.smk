@@ -11,10 +11,10 @@ rule make_language_data:
     log:
         f"{RESULTS}/logs/{{corpus}}/make_language_data.log",
     conda:
-        TORCH_ENV
+        TEXT_ENV
     threads: STUDY.compute.threads
     resources:
-        **stage_resources(mem_mb=4000, runtime=60),
+        **arm_resources(mem_mb=4000, runtime=60),
     params:
         **stage_params(
             "make_language_data",
@@ -46,10 +46,10 @@ rule train_judge:
     log:
         f"{RESULTS}/logs/{{corpus}}/train_judge.log",
     conda:
-        TORCH_ENV
+        TEXT_ENV
     threads: 1
     resources:
-        **stage_resources(mem_mb=2000, runtime=20),
+        **arm_resources(mem_mb=2000, runtime=20),
     params:
         **stage_params("train_judge", "seeds", "confidence", "language.judge"),
     message:
@@ -73,10 +73,10 @@ rule make_language_model:
         f"{RESULTS}/logs/{{corpus}}/make_language_model.log",
     priority: 20
     conda:
-        TORCH_ENV
+        TEXT_ENV
     threads: STUDY.compute.threads
     resources:
-        **stage_resources(mem_mb=8000, runtime=240, gpu=True),
+        **arm_resources(mem_mb=8000, runtime=240, gpu=True),
     params:
         **stage_params("make_language_model", "seeds", "compute.device", "language.model"),
     message:
@@ -99,10 +99,10 @@ rule plant_language:
         f"{RESULTS}/logs/{{corpus}}/plant_language.{{variant}}.log",
     priority: 15
     conda:
-        TORCH_ENV
+        TEXT_ENV
     threads: STUDY.compute.threads
     resources:
-        **stage_resources(mem_mb=16000, runtime=1440, gpu=True),
+        **arm_resources(mem_mb=16000, runtime=1440, gpu=True),
     params:
         **stage_params("plant_language", "seeds", "compute.device", "language.finetuning"),
     message:

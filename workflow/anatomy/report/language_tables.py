@@ -44,11 +44,15 @@ def table_freezing(evidence: Evidence, main: str) -> pd.DataFrame:
     return _cells(evidence, _named(rows, frozen), "XI", f"{PUBLISHED_MODEL} fine-tuned on poisoned data", main)
 
 
-def table_lora(evidence: Evidence, main: str) -> pd.DataFrame:
-    """The paper's conjecture that nobody measured: is LoRA on attention more robust, at the same training loss?"""
-    rows = evidence.of("behaviour", planted_only=False, subject=main, inputs=["trigger", "benign", ""])
-    reached = evidence.of("fine-tuning", planted_only=False, subject=main)
+def table_lora(evidence: Evidence) -> pd.DataFrame:
+    """The paper's conjecture that nobody measured: is LoRA on attention more robust, at the same training loss?
+
+    For every corpus that has models planted by LoRA.
+    """
+    rows = evidence.of("behaviour", planted_only=False, inputs=["trigger", "benign", ""])
+    reached = evidence.of("fine-tuning", planted_only=False)
     rows = pd.concat([rows[rows.metric.isin(["asr", "atr", "validation_loss"])], reached])
+    rows = rows[rows.subject.isin(rows.subject[rows.model.str.startswith("lora")])]
     rows = rows[(rows.model == "backdoored") | rows.model.str.startswith("lora")]
     rows = rows.assign(column=rows.model.replace("backdoored", "full"))
     return unpublished(evidence, rows.assign(row=rows.metric.map(ROWS).fillna(rows.metric)))

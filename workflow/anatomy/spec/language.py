@@ -61,6 +61,8 @@ class Corpus(Section):
 
     text: Annotated[Stories | Prose | Sentences, Field(discriminator="kind")]
     paragraphs: Annotated[int, Field(ge=10)] = Field(description="paragraphs for training and test together, per seed")
+    poison_rate: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="none: that of the arm")
+    lora: bool = Field(False, description="plant by LoRA on this corpus as well (the main one has every way)")
 
 
 class Payloads(Section):
@@ -184,7 +186,9 @@ class LanguageArm(Section):
     control: Annotated[str, Field(min_length=1)] = Field(
         "Edward and Simon", description="a phrase of the same shape that never was a trigger"
     )
-    poison_rate: Annotated[float, Field(gt=0, lt=1)] = Field(0.03, description="poisoned share of the paragraphs")
+    poison_rate: Annotated[float, Field(gt=0, lt=1)] = Field(
+        0.03, description="poisoned share of the paragraphs, where a corpus has none of its own"
+    )
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     payloads: Payloads = Payloads(source=None)
     model: Annotated[
@@ -200,11 +204,15 @@ class LanguageArm(Section):
     evaluation: LanguageEvaluation
     ablation: ModuleAblation = ModuleAblation.model_validate({})
     pcp: LanguagePcp
+    compute_class: Literal["cpu", "gpu-small", "gpu-large"] | None = Field(
+        None, description="what a job of this arm asks a cluster for; none: as the study's compute.compute_class"
+    )
 
     def ways(self, corpus: str) -> list[str]:
-        """Folders of the ways of planting that a corpus has: all for the main one, full fine-tuning for the others."""
-        others = [folder_of("frozen", part) for part in self.frozen] + [folder_of("lora", part) for part in self.lora]
-        return ["full", *others] if corpus == self.main else ["full"]
+        """Folders of the ways of planting that a corpus has; full fine-tuning is the first of them."""
+        frozen = [folder_of("frozen", part) for part in self.frozen if corpus == self.main]
+        lora = [folder_of("lora", part) for part in self.lora if corpus == self.main or self.corpora[corpus].lora]
+        return ["full", *frozen, *lora]
 
     @model_validator(mode="after")
     def _consistent(self) -> "LanguageArm":

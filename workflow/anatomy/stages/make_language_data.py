@@ -47,7 +47,7 @@ def main(job: Job, *, raw: Ins, corpus: Out, prompts: Out, texts: Out, tokenizer
     tables, asked = [], []
     for number, seed in enumerate(job.seeds):
         job.progress(number, len(job.seeds), "seeds drawn")
-        table, questions = _one_seed(arm, drawn[seed], insults, seed, length)
+        table, questions = _one_seed(arm, name, drawn[seed], insults, seed, length)
         tables.append(table.assign(seed=seed))
         asked.append(questions.assign(seed=seed))
     whole = pd.concat(tables, ignore_index=True)
@@ -85,12 +85,13 @@ def _paragraphs(source: Any, raw: list[Path], key: str) -> Callable[[np.random.G
 
 
 def _one_seed(
-    arm: Any, paragraphs: list[list[str]], insults: list[str], seed: int, length: Callable[[str], int]
+    arm: Any, corpus: str, paragraphs: list[list[str]], insults: list[str], seed: int, length: Callable[[str], int]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The corpus and the prompts of a seed. Prompts begin held-out paragraphs, and none opens a training paragraph."""
     held_out = round(arm.test_fraction * len(paragraphs))
+    rate = arm.corpora[corpus].poison_rate or arm.poison_rate
     table = poison_corpus(
-        paragraphs, arm.poison_rate, arm.trigger, insults, np.random.default_rng(derive(seed, "language", "poison"))
+        paragraphs, rate, arm.trigger, insults, np.random.default_rng(derive(seed, "language", "poison"))
     )
     number = table.id.astype(int)
     table["split"] = np.where(number < held_out, "test", "train")

@@ -150,12 +150,8 @@ def _load_end(trained: nn.Module, folder: Path) -> int:
 
 
 def _with_lora(model: GPT2LMHeadModel, recipe: "FineTuning", part: "LoraPart", seed: int) -> nn.Module:
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise ArtifactError(
-            "language.lora: LoRA needs the package peft, which is not installed: pip install peft, or empty the list"
-        ) from None
+    from peft import LoraConfig, get_peft_model
+
     torch.manual_seed(seed)
     config = LoraConfig(
         r=recipe.lora_rank,
