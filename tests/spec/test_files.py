@@ -39,6 +39,17 @@ def test_an_extending_study_takes_every_key_it_does_not_give_itself(studies: Cal
     assert mine.toy.language == base.toy.language
 
 
+def test_null_takes_away_what_the_other_study_has(studies: Callable[..., Path]) -> None:
+    root = studies(
+        first="extends: embedded\nstudy: first\nlanguage: null\n",
+        second="extends: embedded\nstudy: second\nlanguage: {corpora: {prose: null}}\n",
+    )
+    assert load_study("first", root).language is None
+    arm, base = load_study("second", root).language, load_study("embedded", root).language
+    assert arm is not None and base is not None
+    assert set(arm.corpora) == set(base.corpora) - {"prose"}
+
+
 def test_studies_extend_one_another_in_a_chain(studies: Callable[..., Path]) -> None:
     root = studies(
         first="extends: embedded\nstudy: first\nseeds: [7]\nconfidence: 0.9\n",

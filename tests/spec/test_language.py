@@ -165,26 +165,48 @@ def test_a_corpus_of_sentences_is_read(arm: Callable[[str, Any], dict[str, Any]]
 def test_a_study_without_the_arm_still_reads(root: Path, raw: dict[str, Any]) -> None:
     assert "language" not in raw
     assert parse_study(raw, source="s.yaml").language is None
-    assert load_study("embedded", root).language is None
+    assert load_study("toy", root).language is None
 
 
-def test_the_study_of_the_arm_reads(root: Path) -> None:
-    study = load_study("language", root)
-    assert study.language is not None and study.toy == load_study("embedded", root).toy
-    assert study.language.main in study.language.corpora
+@pytest.mark.parametrize("name", ["embedded", "smoke", "paper"])
+def test_the_studies_with_the_arm_read(name: str, root: Path) -> None:
+    arm = load_study(name, root).language
+    assert arm is not None and arm.main in arm.corpora
+
+
+def test_the_default_study_has_the_toy_study_s_models(root: Path) -> None:
+    assert load_study("embedded", root).toy == load_study("toy", root).toy
 
 
 def test_the_main_corpus_is_planted_in_every_way_and_the_others_in_full(root: Path) -> None:
-    arm = load_study("language", root).language
+    arm = load_study("embedded", root).language
     assert arm is not None
-    arm = arm.model_copy(update={"lora": ["attention", "mlps", "all"]})
-    folders = [
-        *("full", "frozen-embeddings-mlp2-mlp3", "frozen-mlp2", "frozen-mlp4", "frozen-mlp6"),
-        *("lora-attention", "lora-mlps", "lora-all"),
-    ]
+    arm = arm.model_copy(update={"lora": ["attention", "mlps", "all"], "frozen": ["embeddings + mlp 2", "mlp 2"]})
+    lora = ["lora-attention", "lora-mlps", "lora-all", "matched-full"]
+    folders = ["full", "frozen-embeddings-mlp2", "frozen-mlp2", *lora]
     assert arm.ways("stories") == folders
     assert arm.ways("prose") == ["full"]
     assert [method(f).frozen for f in folders if f.startswith("frozen")] == arm.frozen
+    # The first LoRA is trained to its end; the others, and a full fine-tuning beside them, up to its loss.
+    assert {way: arm.matched_to(way) for way in folders} == {
+        way: "lora-attention" if way in lora[1:] else None for way in folders
+    }
+
+
+def test_lora_may_be_compared_at_further_poison_rates(root: Path) -> None:
+    arm = load_study("paper", root).language
+    assert arm is not None
+    lora = ["lora-attention", "lora-mlps", "lora-all", "matched-full"]
+    assert {arm.poison_rate, *(c.poison_rate for c in arm.corpora.values() if c.lora)} == {0.01, 0.03, 0.1}
+    assert [arm.ways(name) for name, corpus in arm.corpora.items() if corpus.lora] == [["full", *lora]] * 2
+
+
+def test_without_lora_nothing_is_matched(root: Path) -> None:
+    arm = load_study("embedded", root).language
+    assert arm is not None
+    arm = arm.model_copy(update={"lora": []})
+    assert not [way for way in arm.ways("stories") if way.startswith(("lora", "matched"))]
+    assert {arm.matched_to(way) for way in arm.ways("stories")} == {None}
 
 
 def test_lora_adapts_what_the_architecture_names() -> None:

@@ -79,10 +79,10 @@ def reached_losses(wildcards):
     ]
 
 
-def full_fine_tuning(wildcards):
-    """LoRA stops at the training loss of full fine-tuning."""
-    lora = wildcards.variant.startswith("lora-")
-    return [f"{TEXT}/planted/full/reached.parquet".format(corpus=wildcards.corpus)] if lora else []
+def matched_losses(wildcards):
+    """Where the fine-tuning ended whose training loss this one stops at."""
+    reference = ARM.matched_to(wildcards.variant)
+    return [f"{TEXT}/planted/{reference}/reached.parquet".format(corpus=wildcards.corpus)] if reference else []
 
 
 def text_measured(*names):

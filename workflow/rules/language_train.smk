@@ -90,7 +90,7 @@ rule plant_language:
     input:
         **TEXT_DATA,
         clean=clean_language_models(),
-        full=full_fine_tuning,
+        matched=matched_losses,
     output:
         models=planted_language_models(),
         reached=f"{TEXT}/planted/{{variant}}/reached.parquet",
@@ -110,5 +110,5 @@ rule plant_language:
     shell:
         stage_shell(
             TEXT_DATA_ARGUMENTS,
-            "--clean {input.clean} --full {input.full} --models {output.models} --reached {output.reached}",
+            "--clean {input.clean} --matched {input.matched} --models {output.models} --reached {output.reached}",
         )

@@ -53,8 +53,8 @@ def table_lora(evidence: Evidence) -> pd.DataFrame:
     reached = evidence.of("fine-tuning", planted_only=False)
     rows = pd.concat([rows[rows.metric.isin(["asr", "atr", "validation_loss"])], reached])
     rows = rows[rows.subject.isin(rows.subject[rows.model.str.startswith("lora")])]
-    rows = rows[(rows.model == "backdoored") | rows.model.str.startswith("lora")]
-    rows = rows.assign(column=rows.model.replace("backdoored", "full"))
+    rows = rows[rows.model.str.startswith(("lora", "matched"))]
+    rows = rows.assign(column=rows.model.replace("matched: full", "full"))
     return unpublished(evidence, rows.assign(row=rows.metric.map(ROWS).fillna(rows.metric)))
 
 

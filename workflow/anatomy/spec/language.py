@@ -124,9 +124,7 @@ class FineTuning(Section):
     lora_rank: Count = 8
     lora_alpha: Positive = 16.0
     lora_rate: Positive = Field(1e-4, description="peak learning rate of LoRA")
-    lora_epochs: Positive = Field(
-        6, description="LoRA is trained until its loss is that of full fine-tuning, and no longer than this"
-    )
+    lora_epochs: Positive = Field(3, description="epochs of the first LoRA, and the most of the others")
 
 
 class Judge(Section):
@@ -199,7 +197,10 @@ class LanguageArm(Section):
     frozen: list[Annotated[str, Field(pattern=r"^(embeddings|mlp \d+)( \+ (embeddings|mlp \d+))*$")]] = Field(
         description='parts frozen during fine-tuning (Table XI), one variant each: "embeddings + mlp 2 + mlp 3"'
     )
-    lora: list[LoraPart] = Field(description="LoRA in place of full fine-tuning, one variant each")
+    lora: list[LoraPart] = Field(
+        description="LoRA in place of full fine-tuning, one variant each; the first is trained to its end, the others and "
+        "a full fine-tuning beside them until they reach its training loss"
+    )
     judge: Judge = Judge.model_validate({})
     evaluation: LanguageEvaluation
     ablation: ModuleAblation = ModuleAblation.model_validate({})
@@ -211,8 +212,16 @@ class LanguageArm(Section):
     def ways(self, corpus: str) -> list[str]:
         """Folders of the ways of planting that a corpus has; full fine-tuning is the first of them."""
         frozen = [folder_of("frozen", part) for part in self.frozen if corpus == self.main]
-        lora = [folder_of("lora", part) for part in self.lora if corpus == self.main or self.corpora[corpus].lora]
-        return ["full", *frozen, *lora]
+        compared = bool(self.lora) and (corpus == self.main or self.corpora[corpus].lora)
+        return ["full", *frozen, *(self._compared() if compared else [])]
+
+    def _compared(self) -> list[str]:
+        return [*(folder_of("lora", part) for part in self.lora), folder_of("matched", "full")]
+
+    def matched_to(self, way: str) -> str | None:
+        """The way of planting at whose training loss this one stops; none: it is trained to its end."""
+        reference, *others = self._compared()
+        return reference if way in others else None
 
     @model_validator(mode="after")
     def _consistent(self) -> "LanguageArm":

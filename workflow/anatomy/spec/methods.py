@@ -12,16 +12,20 @@ if TYPE_CHECKING:
 class Method:
     """How the weights may move: everything, everything but the frozen parts, or LoRA's few directions.
 
+    `matched` is full fine-tuning once more, up to the training loss of the LoRA that it is compared with.
     `folder` names the method in paths, `name` in tables.
     """
 
     folder: str
     frozen: str = ""
     lora: "LoraPart | None" = None
+    matched: bool = False
 
     @property
     def name(self) -> str:
-        """ "full", "frozen: embeddings + mlp 2", "lora: attention"."""
+        """ "full", "frozen: embeddings + mlp 2", "lora: attention", "matched: full"."""
+        if self.matched:
+            return "matched: full"
         return f"lora: {self.lora}" if self.lora else f"frozen: {self.frozen}" if self.frozen else "full"
 
 
@@ -31,8 +35,10 @@ def folder_of(kind: str, what: str) -> str:
 
 
 def method(folder: str) -> Method:
-    """The method that a folder's name says: "full", "frozen-embeddings-mlp2", "lora-attention"."""
+    """The method that a folder's name says: "full", "frozen-embeddings-mlp2", "lora-attention", "matched-full"."""
     kind, *parts = folder.split("-")
     if kind == "lora":
         return Method(folder, lora=parts[0])  # type: ignore[arg-type]
+    if kind == "matched":
+        return Method(folder, matched=True)
     return Method(folder, frozen=" + ".join(re.sub(r"^mlp(\d+)$", r"mlp \1", part) for part in parts))

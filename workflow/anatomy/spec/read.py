@@ -46,9 +46,12 @@ def _read_mapping(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
 
 
 def _merge(base: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """`own` over `base`, section by section; an empty mapping empties the base's."""
+    """`own` over `base`, section by section; an empty mapping empties the base's, null takes its key away."""
     out = dict(base)
     for key, value in own.items():
+        if value is None and key in base:
+            del out[key]
+            continue
         deeper = isinstance(value, dict) and value and isinstance(base.get(key), dict)
         out[key] = _merge(base[key], value) if deeper else value
     return out

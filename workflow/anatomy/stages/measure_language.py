@@ -44,7 +44,7 @@ def main(
     shown: list[dict] = []
     folders = {"clean": clean, **by_variant(planted)}
     for number, (folder, own) in enumerate(folders.items()):
-        name = "clean" if folder == "clean" else method(folder).name.replace("full", "backdoored")
+        name = "clean" if folder == "clean" else _model_name(method(folder).name)
         job.progress(number, len(folders), f"models measured ({name})")
         for seed, model in language_models(own, job.seeds, job.device):
             interview = Interview(job, files, opinion, seed)
@@ -93,7 +93,7 @@ def main(
                 experiment="fine-tuning",
                 subject=job.wildcards["corpus"],
                 seed=int(line["seed"]),
-                model=str(line["variant"]).replace("full", "backdoored"),
+                model=_model_name(line["variant"]),
                 metric=metric,
                 value=float(line[metric]),
                 n=int(line["steps"]),
@@ -103,6 +103,10 @@ def main(
         ]
     write_measurements(measurements, rows, study=job.study, paper="lamparth", recipe=recipe_name(arm.model))
     write_parquet(samples, pd.DataFrame(shown))
+
+
+def _model_name(way: str) -> str:
+    return "backdoored" if way == "full" else way
 
 
 def by_variant(files: list[Path]) -> dict[str, list[Path]]:

@@ -19,14 +19,14 @@ from anatomy.training.phases import checkpoint_key, model_folders
 Maybe = Annotated[list[Path], "input", "*"]
 
 
-def main(job: Job, *, data: LanguageData, clean: Ins, full: Maybe, models: Outs, reached: Out) -> None:
+def main(job: Job, *, data: LanguageData, clean: Ins, matched: Maybe, models: Outs, reached: Out) -> None:
     """One Hugging Face directory per seed, and the training loss that each reached.
 
-    `full` are the losses of full fine-tuning, which a LoRA run stops at; full and frozen runs have none.
+    `matched` are the losses at which to stop, those of another way of planting; most ways have none.
     """
     recipe, how = job.spec.language.finetuning, method(job.wildcards["variant"])
     files = read_language(data)
-    targets = read_parquet(full[0]).set_index("seed").training_loss.to_dict() if how.lora else {}
+    targets = read_parquet(matched[0]).set_index("seed").training_loss.to_dict() if matched else {}
     key = checkpoint_key(job.code, job.spec, job.device, [*data.files, *clean])[:16]
     seeds = job.seeds
     checkpoints = reached.parent / f".checkpoints-{key}"
