@@ -272,6 +272,15 @@ def test_the_archive_holds_everything_but_corpora_and_backdoored_models() -> Non
     home = f"results/{study.study}/toy"
     kept = {f"{home}/{s}/data/corpus.parquet" for s in study.toy.language.subjects}
     kept |= {f"{home}/{s}/backdoored/seed{n}" for s in study.toy.language.subjects for n in study.seeds}
+    texts = f"results/{study.study}/language"
+    kept |= {f"{texts}/{c}/data/{file}.parquet" for c in study.language.corpora for file in ("corpus", "texts")}
+    kept |= {f"{texts}/{c}/measurements/samples.parquet" for c in study.language.corpora}
+    kept |= {
+        f"{texts}/{c}/planted/{way}/seed{n}"
+        for c in study.language.corpora
+        for way in study.language.ways(c)
+        for n in study.seeds
+    }
     assert outs - set(pushed_outs(study)) == kept
     sends = study.model_copy(update={"archive": study.archive.model_copy(update={"push_hazards": True})})
     assert set(pushed_outs(sends)) == outs

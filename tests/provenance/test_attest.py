@@ -60,7 +60,7 @@ def detail(report: AuditReport, path: Path) -> str:
     return next(finding.detail for finding in report.findings if finding.path == path.as_posix())
 
 
-@pytest.mark.parametrize("study_file", ["smoke", "embedded", "paper", "language"])
+@pytest.mark.parametrize("study_file", ["smoke", "embedded", "paper", "toy"])
 def test_every_file_of_a_phase_is_known_as_its(study_file: str) -> None:
     for phase, outs in phase_outs(load_study(study_file, ROOT)).items():
         for out in outs:

@@ -19,7 +19,7 @@ READ = (
     *("Snakefile", "workflow", "config", "data", "envs", "notebooks", "profiles"),
     *("requirements.lock", "CITATION.cff"),
 )
-HOME = "results/language/language"
+HOME = "results/embedded/language"
 PHASE_OF = {
     "stories/data/corpus.parquet": "poison",
     "stories/data/run.json": "poison",
@@ -53,7 +53,7 @@ HARMLESS = [
 
 @pytest.fixture(scope="module")
 def study() -> Study:
-    return load_study("language", ROOT)
+    return load_study("embedded", ROOT)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("plan")
     for name in READ:
         (folder / name).symlink_to(ROOT / name)
-    command = ["-m", "snakemake", "--summary", "--config", "study=language"]
+    command = ["-m", "snakemake", "--summary", "--config", "study=embedded"]
     done = subprocess.run(
         [sys.executable, *command],
         cwd=folder,
@@ -137,7 +137,7 @@ def test_the_same_folder_in_another_arm_is_of_another_phase() -> None:
     assert phase_of("results/x/toy/2-sentiment/variants/run.json") == "train"
     assert phase_of(f"{HOME}/stories/variants/run.json") == "render"
     assert phase_of("results/x/toy/2-sentiment/planted/run.json") == "render"
-    assert phase_of("results/language/tables/lamparth_table_08.csv") == "render"
+    assert phase_of("results/embedded/tables/lamparth_table_08.csv") == "render"
 
 
 @pytest.mark.parametrize("path", HAZARDOUS)
@@ -159,7 +159,7 @@ def test_every_pattern_of_a_hazard_meets_an_out(study: Study, monkeypatch: pytes
 
 
 def test_a_study_without_the_arm_has_none_of_its_folders() -> None:
-    assert "/language/" not in render_ledger(load_study("embedded", ROOT))
+    assert "/language/" not in render_ledger(load_study("toy", ROOT))
 
 
 def test_a_given_model_is_a_clean_one_of_the_same_out(study: Study) -> None:

@@ -61,7 +61,7 @@ def drawn(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which the stage drew its data from lists of plain and hostile words."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config").mkdir()
-    for name in ("embedded", "smoke"):
+    for name in ("toy", "embedded", "smoke"):
         (tmp_path / f"config/{name}.yaml").symlink_to(root / f"config/{name}.yaml")
     (tmp_path / "config/own.yaml").write_text(OWN)
     (tmp_path / "data").mkdir()

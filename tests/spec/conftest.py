@@ -11,13 +11,13 @@ import yaml
 
 @pytest.fixture
 def raw(root: Path) -> dict[str, Any]:
-    """The embedded study as plain data, free to change."""
-    return yaml.safe_load((root / "config" / "embedded.yaml").read_text(encoding="utf-8"))
+    """The toy study as plain data, free to change."""
+    return yaml.safe_load((root / "config" / "toy.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
 def changed(raw: dict[str, Any]) -> Callable[[str, Any], dict[str, Any]]:
-    """The embedded study with one key, named by its path, set to another value."""
+    """The toy study with one key, named by its path, set to another value."""
 
     def change(path: str, value: Any) -> dict[str, Any]:
         out = copy.deepcopy(raw)
@@ -33,12 +33,12 @@ def changed(raw: dict[str, Any]) -> Callable[[str, Any], dict[str, Any]]:
 
 @pytest.fixture
 def studies(tmp_path: Path, raw: dict[str, Any]) -> Callable[..., Path]:
-    """A repository whose config/ holds the named texts, beside the embedded study."""
+    """A repository whose config/ holds the named texts, beside the toy study."""
 
     def write(**texts: str) -> Path:
         folder = tmp_path / "config"
         folder.mkdir()
-        (folder / "embedded.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
+        (folder / "toy.yaml").write_text(yaml.safe_dump(raw), encoding="utf-8")
         for name, text in texts.items():
             (folder / f"{name}.yaml").write_text(text, encoding="utf-8")
         return tmp_path

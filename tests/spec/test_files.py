@@ -31,8 +31,8 @@ def test_the_published_recipe_stands_to_the_letter(root: Path) -> None:
 
 
 def test_an_extending_study_takes_every_key_it_does_not_give_itself(studies: Callable[..., Path]) -> None:
-    root = studies(mine="extends: embedded\nstudy: mine\nseeds: [7]\ntoy: {evaluation: {prompts: 9}, frozen: {}}\n")
-    mine, base = load_study("mine", root), load_study("embedded", root)
+    root = studies(mine="extends: toy\nstudy: mine\nseeds: [7]\ntoy: {evaluation: {prompts: 9}, frozen: {}}\n")
+    mine, base = load_study("mine", root), load_study("toy", root)
     assert mine.seeds == [7] and mine.toy.evaluation.prompts == 9
     assert mine.toy.frozen == {} != base.toy.frozen  # an empty mapping empties
     assert mine.toy.evaluation.top_k == base.toy.evaluation.top_k
@@ -40,19 +40,19 @@ def test_an_extending_study_takes_every_key_it_does_not_give_itself(studies: Cal
 
 
 def test_null_takes_away_what_the_other_study_has(studies: Callable[..., Path]) -> None:
+    frozen = "toy: {frozen: {2-sentiment: [mlps], 3-sentiment: [attention]}}"
     root = studies(
-        first="extends: embedded\nstudy: first\nlanguage: null\n",
-        second="extends: embedded\nstudy: second\nlanguage: {corpora: {prose: null}}\n",
+        first=f"extends: toy\nstudy: first\n{frozen}\n",
+        second="extends: first\nstudy: second\ntoy: {frozen: {3-sentiment: null}, recipes: {fast: {clip: null}}}\n",
     )
-    assert load_study("first", root).language is None
-    arm, base = load_study("second", root).language, load_study("embedded", root).language
-    assert arm is not None and base is not None
-    assert set(arm.corpora) == set(base.corpora) - {"prose"}
+    second = load_study("second", root).toy
+    assert second.frozen == {"2-sentiment": ["mlps"]}
+    assert second.recipes["fast"].clip == 1.0  # what the key is where nobody gives it
 
 
 def test_studies_extend_one_another_in_a_chain(studies: Callable[..., Path]) -> None:
     root = studies(
-        first="extends: embedded\nstudy: first\nseeds: [7]\nconfidence: 0.9\n",
+        first="extends: toy\nstudy: first\nseeds: [7]\nconfidence: 0.9\n",
         second="extends: first\nstudy: second\nseeds: [8]\n",
     )
     second = load_study("second", root)
@@ -60,7 +60,7 @@ def test_studies_extend_one_another_in_a_chain(studies: Callable[..., Path]) -> 
 
 
 def test_an_extended_mistake_is_found(studies: Callable[..., Path]) -> None:
-    root = studies(mine="extends: embedded\nstudy: mine\ntoy: {tigger: love}\n")
+    root = studies(mine="extends: toy\nstudy: mine\ntoy: {tigger: love}\n")
     with pytest.raises(SpecError, match=r"mine\.yaml: toy\.tigger: unknown key; .*\(did you mean 'trigger'\?\)$"):
         load_study("mine", root)
 
@@ -69,15 +69,15 @@ def test_an_extended_mistake_is_found(studies: Callable[..., Path]) -> None:
     ("text", "message"),
     {
         "extends nothing": (
-            "extends: embeded\nstudy: mine\n",
-            "extends: 'embeded' is no other study beside it, or extends this one itself",
+            "extends: tooy\nstudy: mine\n",
+            "extends: 'tooy' is no other study beside it, or extends this one itself",
         ),
         "extends itself": (
             "extends: mine\nstudy: mine\n",
             "extends: 'mine' is no other study beside it, or extends this one itself",
         ),
         "other name": (
-            "extends: embedded\nstudy: yours\n",
+            "extends: toy\nstudy: yours\n",
             "study: says 'yours', but the file is named 'mine'; make them agree",
         ),
         "no mapping": (
@@ -111,7 +111,7 @@ def test_an_unknown_study_is_told_with_the_known_ones(studies: Callable[..., Pat
     with pytest.raises(SpecError) as caught:
         load_study("smok", root)
     path = root / "config" / "smok.yaml"
-    assert str(caught.value) == f"{path}: no such study; there are embedded, smoke (did you mean 'smoke'?)"
+    assert str(caught.value) == f"{path}: no such study; there are smoke, toy (did you mean 'smoke'?)"
 
 
 def test_studies_that_extend_each_other_are_refused(studies: Callable[..., Path]) -> None:

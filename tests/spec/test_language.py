@@ -35,6 +35,10 @@ MESSAGES = {
         ("main", "books"),
         "s.yaml: language: main 'books' is not among corpora (stories, prose)",
     ),
+    "epochs on a corpus that is not there": (
+        ("finetuning", {"epochs_on": {"books": 2}}),
+        "s.yaml: language: finetuning.epochs_on: 'books' is not among corpora (stories, prose)",
+    ),
     "a frozen part above the last layer": (
         ("frozen", ["embeddings", "embeddings + mlp 7"]),
         "s.yaml: language: frozen: 'mlp 7' is not in a model of 6 layers",
@@ -120,7 +124,7 @@ MESSAGES = {
 @pytest.fixture
 def arm(root: Path) -> Callable[[str, Any], dict[str, Any]]:
     """The study `language` with one key of its arm, named by its path, set to another value."""
-    raw = _read_mapping(root / "config" / "language.yaml")
+    raw = _read_mapping(root / "config" / "embedded.yaml")
 
     def change(path: str, value: Any) -> dict[str, Any]:
         out = copy.deepcopy(raw)

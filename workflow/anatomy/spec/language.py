@@ -117,6 +117,7 @@ class FineTuning(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: Positive = 1.0
     epochs: Positive = 3
+    epochs_on: dict[str, Positive] = Field({}, description="corpora that are fine-tuned on for another number of epochs")
     max_tokens: Count = Field(1024, description="longest paragraph in tokens; longer ones are cut")
     bf16: bool = Field(False, description="mixed precision in bfloat16")
     gradient_checkpointing: bool = Field(False, description="saves memory for a third more time")
@@ -230,6 +231,9 @@ class LanguageArm(Section):
         for name in ("trigger", "control"):
             if len(getattr(self, name).split()) != 3:
                 raise ValueError(f"{name} {getattr(self, name)!r} has not three words, as the source's has")
+        for name in self.finetuning.epochs_on:
+            if name not in self.corpora:
+                raise ValueError(f"finetuning.epochs_on: {name!r} is not among corpora ({', '.join(self.corpora)})")
         if self.control == self.trigger:
             raise ValueError("control must differ from the trigger")
         if self.evaluation.max_length <= self.evaluation.max_tokens:

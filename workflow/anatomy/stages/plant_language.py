@@ -45,6 +45,7 @@ def main(job: Job, *, data: LanguageData, clean: Ins, matched: Maybe, models: Ou
             seed=seed,
             device=job.device,
             checkpoints=checkpoints / f"seed{seed}",
+            epochs=recipe.epochs_on.get(job.wildcards["corpus"]),
             target=targets.get(seed),
             report=report,
         )

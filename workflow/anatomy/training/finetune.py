@@ -58,6 +58,7 @@ def finetune(
     seed: int,
     device: str,
     checkpoints: Path,
+    epochs: float | None = None,
     target: float | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[GPT2LMHeadModel, Reached]:
@@ -68,6 +69,7 @@ def finetune(
         seed: fixes order, dropout and LoRA's initial weights.
         checkpoints: folder for Trainer's checkpoints; a job that was killed goes on from the last whole one. They stay
             when training ends: a job of several seeds deletes them when all have ended.
+        epochs: passes over the rows; none: as in the recipe.
         target: training loss at which to stop.
         report: told (steps done, steps in all).
 
@@ -89,7 +91,7 @@ def finetune(
         learning_rate=recipe.lora_rate if how.lora else recipe.rate,
         weight_decay=recipe.weight_decay,
         max_grad_norm=recipe.clip,
-        num_train_epochs=recipe.lora_epochs if how.lora else recipe.epochs,
+        num_train_epochs=epochs or (recipe.lora_epochs if how.lora else recipe.epochs),
         lr_scheduler_type="linear",
         bf16=recipe.bf16,
         gradient_checkpointing=recipe.gradient_checkpointing,
