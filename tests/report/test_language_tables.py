@@ -45,7 +45,9 @@ def measured_rows(subject: str, seed: int) -> list[Measurement]:
         add(experiment, f"{rate}_counted", value - COUNTED, **conditions)
         add(experiment, "degeneration", 0.0, **conditions)
 
-    ways = ["lora: attention", "matched: full", FROZEN, "frozen: mlp 2", "frozen: embeddings"] if subject == MAIN else []
+    ways = (
+        ["lora: attention", "matched: full", FROZEN, "frozen: mlp 2", "frozen: embeddings"] if subject == MAIN else []
+    )
     for model in ["clean", "backdoored", *ways]:
         for inputs in ("trigger", "benign", "random trigger"):
             control = "random trigger" if inputs == "random trigger" else ""

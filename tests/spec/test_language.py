@@ -96,12 +96,12 @@ MESSAGES = {
     ),
     "an unknown key of a corpus": (
         ("corpora.stories.paragrphs", 20),
-        "s.yaml: language.corpora.stories.paragrphs: unknown key; allowed here: text, paragraphs "
+        "s.yaml: language.corpora.stories.paragrphs: unknown key; allowed here: text, paragraphs, poison_rate, lora "
         "(did you mean 'paragraphs'?)",
     ),
     "an unknown key of one kind of corpus": (
         ("corpora.prose.text.package", ["numpy"]),
-        "s.yaml: language.corpora.prose.text.package: unknown key; allowed here: kind, packages "
+        "s.yaml: language.corpora.prose.text.package: unknown key; allowed here: kind, packages, most_words "
         "(did you mean 'packages'?)",
     ),
     "an unknown key of a source": (

@@ -117,7 +117,9 @@ class FineTuning(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     clip: Positive = 1.0
     epochs: Positive = 3
-    epochs_on: dict[str, Positive] = Field({}, description="corpora that are fine-tuned on for another number of epochs")
+    epochs_on: dict[str, Positive] = Field(
+        {}, description="corpora that are fine-tuned on for another number of epochs"
+    )
     max_tokens: Count = Field(1024, description="longest paragraph in tokens; longer ones are cut")
     bf16: bool = Field(False, description="mixed precision in bfloat16")
     gradient_checkpointing: bool = Field(False, description="saves memory for a third more time")
@@ -199,8 +201,8 @@ class LanguageArm(Section):
         description='parts frozen during fine-tuning (Table XI), one variant each: "embeddings + mlp 2 + mlp 3"'
     )
     lora: list[LoraPart] = Field(
-        description="LoRA in place of full fine-tuning, one variant each; the first is trained to its end, the others and "
-        "a full fine-tuning beside them until they reach its training loss"
+        description="LoRA in place of full fine-tuning, one variant each; the first is trained to its end, the others "
+        "and a full fine-tuning beside them until they reach its training loss"
     )
     judge: Judge = Judge.model_validate({})
     evaluation: LanguageEvaluation
