@@ -20,6 +20,7 @@ from anatomy.spec.language import FineTuning
 from anatomy.spec.methods import Method, folder_of, method
 from anatomy.training import finetune as module
 from anatomy.training.finetune import WHOLE, Reached, finetune, last_whole
+from anatomy.training.memory import memory_for
 
 from .conftest import loss_of, relative_error
 
@@ -277,12 +278,15 @@ def test_looks_are_a_twentieth_apart_and_change_nothing(train: Callable) -> None
     assert equal(plain, looked)
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError, MemoryError])
-def test_out_of_memory_says_what_to_lower(
-    error: type[Exception], train: Callable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+CPU_ERROR = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError(CPU_ERROR)]
+)
+def test_out_of_memory_says_what_to_lower(error: Exception, train: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **options: Any) -> SimpleNamespace:
-        raise error("CUDA out of memory. Tried to allocate 20 MiB")
+        raise error
 
     monkeypatch.setattr(Trainer, "train", fail)
     with pytest.raises(ArtifactError) as caught:
@@ -291,3 +295,18 @@ def test_out_of_memory_says_what_to_lower(
         "out of memory while fine-tuning with 4 texts of up to 9 tokens at once: "
         "lower language.finetuning.batch (and raise accumulation by as much), or set gradient_checkpointing"
     )
+
+
+def test_another_error_of_training_is_not_taken_for_it(train: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any, **options: Any) -> SimpleNamespace:
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(Trainer, "train", fail)
+    with pytest.raises(RuntimeError, match="cannot be multiplied"):
+        train()
+
+
+def test_a_real_request_for_too_much_is_told() -> None:
+    told = pytest.raises(ArtifactError, match=r"^out of memory while asking for all: lower the request$")
+    with told, memory_for("asking for all", lower="the request"):
+        torch.empty(1 << 60, dtype=torch.uint8)

@@ -12,6 +12,7 @@ from anatomy.models.toy import fresh_state, save_model, stacked_shape, toy_confi
 from anatomy.stages._language import LanguageData, LanguageFiles, read_language
 from anatomy.stages._run import Job, Out, Outs, remove_quietly, run
 from anatomy.training.ensemble import Ensemble
+from anatomy.training.memory import memory_for
 from anatomy.training.phases import checkpoint_key, model_folders
 from anatomy.training.seeds import derive
 from anatomy.training.toy import Probe, Schedule, train
@@ -37,21 +38,24 @@ def main(job: Job, *, data: LanguageData, models: Outs, curve: Out) -> None:
         device=torch.device(job.device),
     )
     checkpoint = curve.parent / "checkpoint.safetensors"
-    points = train(
-        ensemble,
-        ids,
-        lengths,
-        Schedule(wanted.batch, wanted.rate, wanted.weight_decay, wanted.clip, wanted.epochs),
-        seeds=job.seeds,
-        phase="language",
-        probe=_loss_probe(*_stacked(files, job.seeds, "test", wanted.positions)),
-        probes_per_epoch=2,
-        checkpoint=checkpoint,
-        key=checkpoint_key(job.code, job.spec, job.device, data.files),
-        report=lambda done, total: job.progress(
-            done, total, f"steps of clean training, {len(job.seeds)} seeds at once"
-        ),
-    )
+    with memory_for(
+        f"training {len(job.seeds)} models with {wanted.batch} texts each at once", lower="language.model.batch"
+    ):
+        points = train(
+            ensemble,
+            ids,
+            lengths,
+            Schedule(wanted.batch, wanted.rate, wanted.weight_decay, wanted.clip, wanted.epochs),
+            seeds=job.seeds,
+            phase="language",
+            probe=_loss_probe(*_stacked(files, job.seeds, "test", wanted.positions)),
+            probes_per_epoch=2,
+            checkpoint=checkpoint,
+            key=checkpoint_key(job.code, job.spec, job.device, data.files),
+            report=lambda done, total: job.progress(
+                done, total, f"steps of clean training, {len(job.seeds)} seeds at once"
+            ),
+        )
     for i, folder in enumerate(model_folders(models)):
         save_model(folder, ensemble.state(i), config, files.tokenizer)
     write_parquet(

@@ -26,8 +26,9 @@ from anatomy.data.padding import padded
 from anatomy.metrics.loss import validation_loss
 from anatomy.models.parts import PROJECTIONS, in_parts
 from anatomy.models.toy import load_state
-from anatomy.provenance.digest import ArtifactError, write_text_atomic
+from anatomy.provenance.digest import write_text_atomic
 from anatomy.spec.methods import Method
+from anatomy.training.memory import memory_for
 from anatomy.training.seeds import derive
 
 if TYPE_CHECKING:
@@ -114,17 +115,15 @@ def finetune(
         callbacks=[watch],
     )
     resumed = last_whole(checkpoints)
-    try:
+    with memory_for(
+        f"fine-tuning with {recipe.batch} texts of up to {recipe.max_tokens} tokens at once",
+        lower="language.finetuning.batch (and raise accumulation by as much), or set gradient_checkpointing",
+    ):
         if resumed and (resumed / WHOLE).read_text() == ENDED:  # Trainer would take another step
             steps = _load_end(trained, resumed)
         else:
             trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
             steps = trainer.state.global_step
-    except (torch.OutOfMemoryError, MemoryError):
-        raise ArtifactError(
-            f"out of memory while fine-tuning with {recipe.batch} texts of up to {recipe.max_tokens} tokens at once: "
-            "lower language.finetuning.batch (and raise accumulation by as much), or set gradient_checkpointing"
-        ) from None
     loss = watch.loss(trained)
     if how.lora:
         model = trained.merge_and_unload()  # type: ignore[operator]
