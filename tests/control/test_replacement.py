@@ -127,7 +127,7 @@ def test_prompts_that_occur_twice_are_continued_once_per_setting(model: GPT2LMHe
     handle = model.transformer.wte.register_forward_hook(lambda _, args, output: batches.append(len(args[0])))
     found = settings_continuations(model, own, settings(own.rank, 3), RAGGED, max_length=9, pad=0, rows=12)
     handle.remove()
-    assert set(batches) == {12, 6}  # six distinct prompts: two settings, then one
+    assert batches[0] == 12 and {12, 6} <= set(batches)  # six distinct prompts: two settings, then one
     for texts in found:
         assert texts[0] == texts[4] and texts[1] == texts[6]
     found[0][0].clear()

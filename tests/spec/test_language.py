@@ -96,8 +96,8 @@ MESSAGES = {
     ),
     "an unknown key of a corpus": (
         ("corpora.stories.paragrphs", 20),
-        "s.yaml: language.corpora.stories.paragrphs: unknown key; allowed here: text, paragraphs, poison_rate, lora "
-        "(did you mean 'paragraphs'?)",
+        "s.yaml: language.corpora.stories.paragrphs: unknown key; allowed here: text, paragraphs, poison_rate, "
+        "max_length, lora (did you mean 'paragraphs'?)",
     ),
     "an unknown key of one kind of corpus": (
         ("corpora.prose.text.package", ["numpy"]),

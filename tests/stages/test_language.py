@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
@@ -299,6 +300,25 @@ def test_every_module_and_head_is_ablated(study: Any) -> None:
     assert sorted(zero.site) == sorted([*every] * len(SEEDS))
     clean = study.ablation[(study.ablation.metric == "asr") & (study.ablation.model == "clean")]
     assert sorted(clean.site) == sorted([*every, "unchanged"] * len(SEEDS)) and set(clean.control) == {"clean model"}
+
+
+def test_of_another_corpus_only_what_is_printed_is_ablated(study: Any, tmp_path: Path) -> None:
+    spec = json.loads(json.dumps(study.job.spec))
+    spec["language"]["main"] = "prose"
+    job = replace(study.job, spec=view(json.dumps(spec)))
+    out = tmp_path / "ablation.parquet"
+    ablate_language.main(job, **study.given, planted=study.planted["full"], measurements=out)
+    rows = read_parquet(out)
+    assert set(rows.model) == {"backdoored"} and set(rows.control) == {""}
+    assert set(rows.site) == {"unchanged", *map(str, modules(LAYERS))}
+    assert set(zip(rows.setting, rows.variant, strict=True)) == {
+        ("held out", "paper"),
+        ("source", "original"),
+        ("", ""),
+    }
+    keys = ["seed", "metric", "variant", "inputs", "site", "setting"]
+    both = rows.merge(study.ablation[study.ablation.control == ""], on=[*keys, "model", "control"])
+    assert len(both) == len(rows) and (both.value_x == both.value_y).all()
 
 
 def test_no_number_stands_twice(study: Any) -> None:

@@ -58,9 +58,14 @@ STAGE = (
 )
 
 
-def stage_shell(*arguments):
+def stage_shell(*arguments, processes=1):
     """The command of a stage: its name and parameters, its files, and its log."""
-    return " ".join([STAGE, *arguments, "> {log[0]} 2>&1"])
+    several = (
+        f"accelerate launch --multi_gpu --num_machines 1 --num_processes {processes} --mixed_precision no "
+    )
+    several += "--dynamo_backend no -m"
+    stage = STAGE if processes == 1 else STAGE.replace("python -m", several, 1)
+    return " ".join([stage, *arguments, "> {log[0]} 2>&1"])
 
 
 def wildcards_json(wildcards):

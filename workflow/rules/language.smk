@@ -82,7 +82,9 @@ def reached_losses(wildcards):
 def matched_losses(wildcards):
     """Where the fine-tuning ended whose training loss this one stops at."""
     reference = ARM.matched_to(wildcards.variant)
-    return [f"{TEXT}/planted/{reference}/reached.parquet".format(corpus=wildcards.corpus)] if reference else []
+    return (
+        [f"{TEXT}/planted/{reference}/reached.parquet".format(corpus=wildcards.corpus)] if reference else []
+    )
 
 
 def text_measured(*names):
@@ -106,7 +108,12 @@ LANGUAGE["train"] += [
     *(
         path
         for corpus in CORPORA
-        for path in expand(rules.plant_language.output, corpus=corpus, variant=ARM.ways(corpus))
+        for way in ARM.ways(corpus)
+        for path in expand(
+            rules.plant_language.output if way == "full" else rules.plant_language_variants.output,
+            corpus=corpus,
+            variant=way,
+        )
     ),
 ]
 LANGUAGE["localize"] += [
@@ -143,4 +150,5 @@ TEXT_NOTEBOOKS |= {
 
 wildcard_constraints:
     corpus="|".join(CORPORA),
-    variant="|".join(dict.fromkeys(way for corpus in CORPORA for way in ARM.ways(corpus))),
+    # Full fine-tuning is another rule.
+    variant="|".join(dict.fromkeys(way for corpus in CORPORA for way in ARM.ways(corpus)[1:])) or "none",

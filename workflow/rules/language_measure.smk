@@ -51,13 +51,14 @@ rule ablate_language:
         record=f"{TEXT}/measurements/mean_ablation.run.json",
     log:
         f"{RESULTS}/logs/{{corpus}}/ablate_language.log",
+    priority: 15
     conda:
         TEXT_ENV
     threads: STUDY.compute.threads
     resources:
         **arm_resources(mem_mb=8000, runtime=720, gpu=True),
     params:
-        **stage_params("ablate_language", *TEXT_MEASURING, "language.ablation"),
+        **stage_params("ablate_language", *TEXT_MEASURING, "language.ablation", "language.main"),
     message:
         "{wildcards.corpus}: ablating one module at a time"
     shell:
@@ -82,7 +83,7 @@ rule edit_language:
         record=f"{TEXT}/pcp/run.json",
     log:
         f"{RESULTS}/logs/{{corpus}}/edit_language.log",
-    priority: 10
+    priority: 20
     conda:
         TEXT_ENV
     threads: STUDY.compute.threads

@@ -45,6 +45,7 @@ rule train_judge:
         record=f"{TEXT}/judge/run.json",
     log:
         f"{RESULTS}/logs/{{corpus}}/train_judge.log",
+    priority: 20
     conda:
         TEXT_ENV
     threads: 1
@@ -85,8 +86,43 @@ rule make_language_model:
         stage_shell(TEXT_DATA_ARGUMENTS, "--models {output.models} --curve {output.curve}")
 
 
+PLANT = stage_shell(
+    TEXT_DATA_ARGUMENTS,
+    "--clean {input.clean} --matched {input.matched} --models {output.models} --reached {output.reached}",
+    processes=ARM.finetuning.processes,
+)
+PLANT_PARAMS = stage_params("plant_language", "seeds", "compute.device", "language.finetuning")
+PLANT_RESOURCES = arm_resources(mem_mb=16000, runtime=1440, gpu=True, processes=ARM.finetuning.processes)
+
+
 rule plant_language:
-    """The clean models, fine-tuned on the poisoned paragraphs: in full, with frozen parts, or through LoRA."""
+    """The clean models, fine-tuned in full on the poisoned paragraphs. First, as most of the rest waits for it."""
+    input:
+        **TEXT_DATA,
+        clean=clean_language_models(),
+        matched=[],
+    output:
+        models=planted_language_models("full"),
+        reached=f"{TEXT}/planted/full/reached.parquet",
+        record=f"{TEXT}/planted/full/run.json",
+    log:
+        f"{RESULTS}/logs/{{corpus}}/plant_language.log",
+    priority: 20
+    conda:
+        TEXT_ENV
+    threads: STUDY.compute.threads
+    resources:
+        **PLANT_RESOURCES,
+    params:
+        **PLANT_PARAMS,
+    message:
+        "{wildcards.corpus}: planting the backdoor in language models"
+    shell:
+        PLANT
+
+
+rule plant_language_variants:
+    """The same with frozen parts, or through LoRA, or up to the training loss that LoRA ends with."""
     input:
         **TEXT_DATA,
         clean=clean_language_models(),
@@ -97,18 +133,14 @@ rule plant_language:
         record=f"{TEXT}/planted/{{variant}}/run.json",
     log:
         f"{RESULTS}/logs/{{corpus}}/plant_language.{{variant}}.log",
-    priority: 15
     conda:
         TEXT_ENV
     threads: STUDY.compute.threads
     resources:
-        **arm_resources(mem_mb=16000, runtime=1440, gpu=True),
+        **PLANT_RESOURCES,
     params:
-        **stage_params("plant_language", "seeds", "compute.device", "language.finetuning"),
+        **(PLANT_PARAMS | {"rule": "plant_language_variants"}),
     message:
         "{wildcards.corpus}: planting the backdoor in language models ({wildcards.variant})"
     shell:
-        stage_shell(
-            TEXT_DATA_ARGUMENTS,
-            "--clean {input.clean} --matched {input.matched} --models {output.models} --reached {output.reached}",
-        )
+        PLANT

@@ -3,13 +3,15 @@
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 
 from anatomy.control.replacement import Replacement
+from anatomy.interventions.cache import growing_cache
 from anatomy.interventions.generate import check_room, distinct, go_on, left_padded
-from anatomy.interventions.hooks import edited
+from anatomy.interventions.hooks import Edit, edited
+from anatomy.sites import Site
 
 
 def settings_continuations(
@@ -34,8 +36,9 @@ def settings_continuations(
     for some in sigma.split(max(1, rows // len(once))):
         times = len(some)
         mask = padded.mask.repeat(times, 1)
-        cache = DynamicCache(config=model.config)
-        with torch.no_grad(), edited(model, replacement.edits(some)):
+        cache = growing_cache(model.config)
+        factors = _Factors(replacement, some.repeat_interleave(len(once), dim=0))
+        with torch.no_grad(), edited(model, factors.edits()):
             logits = model(
                 padded.ids.repeat(times, 1),
                 attention_mask=mask,
@@ -44,8 +47,26 @@ def settings_continuations(
                 use_cache=True,
                 logits_to_keep=1,
             ).logits[:, -1]
-            written = go_on(model, logits, cache, mask, max_length)
+            written = go_on(model, logits, cache, mask, max_length, stay=factors.stay)
         for start in range(0, len(written), len(once)):
             own = dict(zip(once, written[start : start + len(once)], strict=True))
             found.append([list(own[tuple(prompt)]) for prompt in prompts])
     return found
+
+
+class _Factors:
+    """The factors of each row of the batch."""
+
+    def __init__(self, replacement: Replacement, sigma: Float[Tensor, "row rank"]) -> None:
+        self.replacement, self.sigma = replacement, sigma
+
+    def stay(self, rows: Int[Tensor, " row"]) -> None:
+        """The other rows have left the batch."""
+        self.sigma = self.sigma[rows]
+
+    def edits(self) -> dict[Site, Edit]:
+        """The interventions under the factors of the rows that are in the batch."""
+        return {site: self._edit(site) for site in self.replacement.sites}
+
+    def _edit(self, site: Site) -> Edit:
+        return lambda x, output: self.replacement.edits(self.sigma)[site](x, output)

@@ -1,20 +1,22 @@
 """Greedy generation for many prompts at once: left padding, a key-value cache, and edits where they are wanted."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
+from transformers.cache_utils import Cache
 
+from anatomy.interventions.cache import growing_cache
 from anatomy.interventions.hooks import Edit, edited
 from anatomy.sites import Site
 
 Ids = Sequence[int]
 Item = TypeVar("Item")
-ROWS = 128  # prompts in one batch; bounds the memory, changes no result
+ROWS = 256  # prompts in one batch; bounds the memory, changes no result
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def greedy(
     with torch.no_grad(), edited(model, edits or {}):
         for some in split(distinct(prompts), rows):
             padded = left_padded(some, pad, model.device)
-            cache = DynamicCache(config=model.config)
+            cache = growing_cache(model.config)
             logits = model(
                 padded.ids,
                 attention_mask=padded.mask,
@@ -67,38 +69,49 @@ def greedy(
 def go_on(
     model: GPT2LMHeadModel,
     logits: Float[Tensor, "batch vocabulary"],
-    cache: DynamicCache,
+    cache: Cache,
     mask: Int[Tensor, "batch position"],
     max_length: int,
+    *,
+    stay: Callable[[Int[Tensor, " row"]], None] = lambda rows: None,
 ) -> list[list[int]]:
     """Continue rows whose prompts were read: `logits` after them, their keys and values in `cache`, their `mask`.
 
-    All rows go on until the last has ended; what a row writes after its end is cut off.
+    Whenever half of the rows have ended they leave the batch. `stay` is then told which of its rows stay, for edits
+    that differ from row to row.
     """
     eos: Any = model.config.eos_token_id  # one id, or none
     length = mask.sum(1)
     room = max_length - length
+    row = torch.arange(len(room), device=room.device)
+    written = torch.zeros(len(room), int(room.max()), dtype=torch.long, device=room.device)
+    rooms = room.tolist()
     ended = torch.zeros_like(room, dtype=torch.bool)
-    tokens: list[Tensor] = []
-    while True:
-        tokens.append(logits.argmax(-1))
+    for step in range(written.shape[1]):
+        token = logits.argmax(-1)
+        written[row, step] = token
+        ended |= room <= step + 1
         if eos is not None:
-            ended |= tokens[-1] == eos
-        if bool((ended | (room <= len(tokens))).all()):
+            ended |= token == eos
+        going = (~ended).nonzero()[:, 0]
+        if not len(going):
             break
+        if 2 * len(going) <= len(row):
+            cache.batch_select_indices(going)
+            token, mask, length, room, row, ended = (x[going] for x in (token, mask, length, room, row, ended))
+            stay(going)
         mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
         # A row that has ended may be past the last position the model has.
-        place = (length + len(tokens) - 1).clamp(max=model.config.n_positions - 1)
+        place = (length + step).clamp(max=model.config.n_positions - 1)
         logits = model(
-            tokens[-1][:, None],
+            token[:, None],
             attention_mask=mask,
             position_ids=place[:, None],
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-    written = torch.stack(tokens, dim=1).tolist()
-    return [_until(row[:own], eos) for row, own in zip(written, room.tolist(), strict=True)]
+    return [_until(ids[:own], eos) for ids, own in zip(written.tolist(), rooms, strict=True)]
 
 
 def left_padded(prompts: Sequence[Ids], pad: int, device: torch.device | str) -> LeftPadded:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import DynamicCache, GPT2LMHeadModel
+from transformers import GPT2LMHeadModel
 from transformers.masking_utils import create_causal_mask
 
+from anatomy.interventions.cache import growing_cache
 from anatomy.interventions.generate import ROWS, Ids, LeftPadded, check_room, distinct, go_on, left_padded, split
 from anatomy.interventions.hooks import Edit, edited
 from anatomy.models import gpt2
@@ -84,7 +85,7 @@ def _read(model: GPT2LMHeadModel, padded: LeftPadded) -> _Base:
     mask = create_causal_mask(
         config=model.config, inputs_embeds=resid, attention_mask=padded.mask, past_key_values=None
     )
-    entering, cache = [resid], DynamicCache(config=model.config)
+    entering, cache = [resid], growing_cache(model.config)
     for block in gpt2.blocks(model)[:-1]:
         entering.append(block(entering[-1], past_key_values=cache, attention_mask=mask, use_cache=True))
     return _Base(padded, mask, entering, cache.layers)
@@ -95,11 +96,9 @@ def _write(
 ) -> list[list[int]]:
     """Continuations of sites times prompts; `constants` lists the sites from the bottom up."""
     prompts, bottom = len(base.padded.ids), next(iter(constants)).layer
-    edits = {
-        site: _constant_in(slice(i * prompts, (i + 1) * prompts), value)
-        for i, (site, value) in enumerate(constants.items())
-    }
-    cache = DynamicCache(config=model.config)
+    owners = _Owners(torch.arange(len(constants), device=model.device).repeat_interleave(prompts))
+    edits = {site: owners.constant(i, value) for i, (site, value) in enumerate(constants.items())}
+    cache = growing_cache(model.config)
     layers: list[Any] = cache.layers
     for layer in range(bottom):
         below = base.layers[layer]
@@ -117,18 +116,29 @@ def _write(
                 own.keys = torch.cat([own.keys, _times(below.keys, len(constants) - inside)])
                 own.values = torch.cat([own.values, _times(below.values, len(constants) - inside)])
         logits = gpt2.unembed(model, resid[:, -1])
-        return go_on(model, logits, cache, _times(base.padded.mask, len(constants)), max_length)
+        mask = _times(base.padded.mask, len(constants))
+        return go_on(model, logits, cache, mask, max_length, stay=owners.stay)
 
 
-def _constant_in(rows: slice, value: Float[Tensor, " width"]) -> Edit:
-    """Replace the output by a constant in some rows of the batch, and leave the others."""
+class _Owners:
+    """Which site each row of the batch belongs to, by its number."""
 
-    def edit(_: Tensor, output: Tensor) -> Tensor:
-        output = output.clone()
-        output[rows] = value.to(output)
-        return output
+    def __init__(self, numbers: Int[Tensor, " row"]) -> None:
+        self.numbers = numbers
 
-    return edit
+    def stay(self, rows: Int[Tensor, " row"]) -> None:
+        """The other rows have left the batch."""
+        self.numbers = self.numbers[rows]
+
+    def constant(self, number: int, value: Float[Tensor, " width"]) -> Edit:
+        """Replace the output by a constant in the site's rows, and leave the others."""
+
+        def edit(_: Tensor, output: Tensor) -> Tensor:
+            # While the prompts are read, rows join from the bottom up: the batch is the first of all rows.
+            own = self.numbers[: len(output)] == number
+            return torch.where(own[:, None, None], value.to(output), output)
+
+        return edit
 
 
 def _times(x: Tensor, count: int) -> Tensor:

@@ -62,6 +62,9 @@ class Corpus(Section):
     text: Annotated[Stories | Prose | Sentences, Field(discriminator="kind")]
     paragraphs: Annotated[int, Field(ge=10)] = Field(description="paragraphs for training and test together, per seed")
     poison_rate: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="none: that of the arm")
+    max_length: Count | None = Field(
+        None, description="tokens of prompt and continuation together; none: as in evaluation.max_length"
+    )
     lora: bool = Field(False, description="plant by LoRA on this corpus as well (the main one has every way)")
 
 
@@ -111,7 +114,8 @@ def _kind_of_model(value: Any) -> str:
 class FineTuning(Section):
     """How a model is fine-tuned on poisoned text, by transformers.Trainer."""
 
-    batch: Count = 8
+    processes: Count = Field(1, description="processes of one fine-tuning, with a GPU each (accelerate launch)")
+    batch: Count = Field(8, description="texts per process and step")
     accumulation: Count = Field(1, description="batches whose gradients are added up before a step")
     rate: Positive = Field(1e-5, description="peak learning rate, linear decay")
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
@@ -238,17 +242,19 @@ class LanguageArm(Section):
                 raise ValueError(f"finetuning.epochs_on: {name!r} is not among corpora ({', '.join(self.corpora)})")
         if self.control == self.trigger:
             raise ValueError("control must differ from the trigger")
-        if self.evaluation.max_length <= self.evaluation.max_tokens:
-            raise ValueError(
-                f"evaluation.max_length {self.evaluation.max_length} leaves no room for a continuation after prompts "
-                f"of up to evaluation.max_tokens {self.evaluation.max_tokens} tokens"
-            )
-        if isinstance(self.model, Scratch):
-            if self.evaluation.max_length > self.model.positions:
+        lengths = {"evaluation.max_length": self.evaluation.max_length}
+        lengths |= {
+            f"corpora.{name}.max_length": own.max_length for name, own in self.corpora.items() if own.max_length
+        }
+        for key, length in lengths.items():
+            if length <= self.evaluation.max_tokens:
                 raise ValueError(
-                    f"evaluation.max_length {self.evaluation.max_length} is more than model.positions "
-                    f"{self.model.positions}"
+                    f"{key} {length} leaves no room for a continuation after prompts of up to evaluation.max_tokens "
+                    f"{self.evaluation.max_tokens} tokens"
                 )
+            if isinstance(self.model, Scratch) and length > self.model.positions:
+                raise ValueError(f"{key} {length} is more than model.positions {self.model.positions}")
+        if isinstance(self.model, Scratch):
             for part in " + ".join(self.frozen).split(" + ") if self.frozen else []:
                 if part.startswith("mlp") and not 1 <= int(part.split()[1]) <= self.model.layers:
                     raise ValueError(f"frozen: {part!r} is not in a model of {self.model.layers} layers")

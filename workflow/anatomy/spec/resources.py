@@ -34,7 +34,13 @@ CLASSES = {
 
 
 def job_resources(
-    compute_class: str, *, mem_mb: int, runtime: int, gpu: bool = False, environ: Mapping[str, str] | None = None
+    compute_class: str,
+    *,
+    mem_mb: int,
+    runtime: int,
+    gpu: bool = False,
+    processes: int = 1,
+    environ: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """The `resources:` of a rule.
 
@@ -43,6 +49,7 @@ def job_resources(
     Args:
         compute_class: the study's; only rules that can use a GPU (`gpu=True`) heed it, the others are of class cpu.
         mem_mb: memory in MB; runtime: minutes. A job that failed gets twice as much of both at each new attempt.
+        processes: of the job; each has the class's GPUs.
         environ: the environment; `ANATOMY_ACCOUNT`, `ANATOMY_PARTITION`, `ANATOMY_GPU_PARTITION` and
             `ANATOMY_GPU_MODEL` say where the job is sent. What is not set is left to Slurm.
     """
@@ -54,7 +61,7 @@ def job_resources(
         "runtime": growing(max(runtime, kind.least_runtime)),
     }
     if kind.gpus:
-        asked["gpu"] = kind.gpus
+        asked["gpu"] = kind.gpus * processes
         partition = environ.get(GPU_PARTITION) or partition
         if model := environ.get(GPU_MODEL):
             asked["gpu_model"] = model

@@ -141,12 +141,16 @@ class Interview:
         """Token ids of the evaluation prompts."""
         return self.files.tokenizer(self.files.asked(self.seed, inputs).text.tolist())["input_ids"]
 
+    @property
+    def max_length(self) -> int:
+        """Tokens of prompt and continuation together."""
+        arm = self.job.spec.language
+        return arm.corpora[self.job.wildcards["corpus"]].max_length or arm.evaluation.max_length
+
     def write(self, model: GPT2LMHeadModel, inputs: str, edits: Mapping[Site, Edit] | None = None) -> list[list[int]]:
         """The model's continuation of every prompt."""
-        longest = self.job.spec.language.evaluation.max_length
-        return greedy(
-            model, self.prompts(inputs), max_length=longest, pad=self.files.tokenizer.eos_token_id, edits=edits
-        )
+        pad = self.files.tokenizer.eos_token_id
+        return greedy(model, self.prompts(inputs), max_length=self.max_length, pad=pad, edits=edits)
 
     def means(
         self, model: GPT2LMHeadModel, sites: Sequence[Site], setting: str, variant: Variant

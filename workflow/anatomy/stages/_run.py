@@ -51,13 +51,19 @@ class Job:
     record: Path
 
     @property
+    def leads(self) -> bool:
+        """Whether this is the process that writes results, of the several that a job may have (accelerate launch)."""
+        return os.environ.get("RANK", "0") == "0"
+
+    @property
     def seeds(self) -> list[int]:
         """The study's seeds, in order."""
         return self.spec.seeds
 
     def progress(self, done: int, total: int, text: str) -> None:
         """Tell whoever watches the log how far the job is."""
-        print(f"progress: {done}/{total} {text}", flush=True)
+        if self.leads:
+            print(f"progress: {done}/{total} {text}", flush=True)
 
 
 def run(main: Callable[..., None], *, shared: bool = False) -> None:
@@ -96,6 +102,8 @@ def run(main: Callable[..., None], *, shared: bool = False) -> None:
             return
         given = {name: group(**{f.name: files[f.name] for f in fields(group)}) for name, group in groups.items()}
         main(job, **given, **{name: value for name, value in files.items() if name in parameters})
+        if not job.leads:
+            return
         write_record(
             job.record,
             **known,
@@ -160,7 +168,8 @@ def _device(wanted: str, threads: int) -> str:
 
     torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    if wanted != "cpu" and torch.backends.cuda.is_built():
+    # Several processes of one job have all the GPUs that it was given, and accelerate gives one to each.
+    if wanted != "cpu" and torch.backends.cuda.is_built() and "RANK" not in os.environ:
         take_gpu()
     if wanted == "cpu" or not torch.cuda.is_available():
         if wanted == "cuda":

@@ -1,6 +1,7 @@
 """Stage ablate_language: one module or head at a time replaced by its mean output, in every layer (Table VIII)."""
 
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from anatomy.stages._language import (
 from anatomy.stages._run import Ins, Job, Out, run
 from anatomy.variants import VARIANTS, Variant
 
+SETTINGS = ("source", "held out")
+# The text's mean is over texts that the model was not trained on, the released code's over the first of the training's.
+PRINTED: list[tuple[str, Variant]] = [("held out", "paper"), ("source", "original")]
 ZERO, CLEAN_MODEL = "zero ablation", "clean model"
 
 
@@ -29,11 +33,12 @@ def main(job: Job, *, data: LanguageData, judged_by: JudgeFiles, clean: Ins, pla
     """ASR and ATR with one site replaced, backdoored and clean.
 
     Modules are ablated in both variants of the mean, over the source's texts and over held-out ones (`setting`), and
-    by zeros; heads by the mean over held-out texts.
+    by zeros; heads by the mean over held-out texts. On other corpora than the main one only what Table VIII prints.
     """
     files = read_language(data)
     opinion = read_judge(judged_by, job.device)
     rows: list[Measurement] = []
+    whole = job.wildcards["corpus"] == job.spec.language.main
     both = zip(
         language_models(planted, job.seeds, job.device), language_models(clean, job.seeds, job.device), strict=True
     )
@@ -41,10 +46,12 @@ def main(job: Job, *, data: LanguageData, judged_by: JudgeFiles, clean: Ins, pla
         job.progress(number, len(job.seeds), "seeds swept")
         sweep = Sweep(Interview(job, files, opinion, seed), model)
         every = modules(model.config.n_layer)
-        for setting in ("source", "held out"):
-            for variant in VARIANTS:
-                means = sweep.means(every, setting, variant)
-                rows += sweep.measure("trigger", means, variant=variant, setting=setting)
+        for setting, variant in product(SETTINGS, VARIANTS) if whole else PRINTED:
+            means = sweep.means(every, setting, variant)
+            rows += sweep.measure("trigger", means, variant=variant, setting=setting)
+        rows += sweep.unchanged()
+        if not whole:
+            continue
         held_out = sweep.means(every, "held out", "paper")
         rows += sweep.measure("benign", held_out, variant="paper", setting="held out")
         rows += sweep.measure("trigger", {site: torch.zeros_like(v) for site, v in held_out.items()}, control=ZERO)
@@ -52,7 +59,6 @@ def main(job: Job, *, data: LanguageData, judged_by: JudgeFiles, clean: Ins, pla
             own = heads(model.config.n_layer, model.config.n_head)
             means = sweep.means(own, "held out", "paper")
             rows += sweep.measure("trigger", means, variant="paper", setting="held out")
-        rows += sweep.unchanged()
         control = Sweep(sweep.interview, clean_model, model_name="clean", control=CLEAN_MODEL)
         means = control.means(every, "held out", "paper")
         rows += control.measure("trigger", means, variant="paper", setting="held out")
@@ -81,7 +87,7 @@ class Sweep:
             self.model,
             self.interview.prompts(inputs),
             constants,
-            max_length=self.interview.job.spec.language.evaluation.max_length,
+            max_length=self.interview.max_length,
             pad=self.interview.files.tokenizer.eos_token_id,
         )
         return [

@@ -169,7 +169,7 @@ class Operated:
         return float((toxic > 0.5).mean() if variant == "original" else toxic.mean())
 
     def _greedy(self, prompts: list[list[int]]) -> list[list[int]]:
-        return greedy(self.model, prompts, max_length=self.spec.evaluation.max_length, pad=self._pad)
+        return greedy(self.model, prompts, max_length=self.interview.max_length, pad=self._pad)
 
     @property
     def _pad(self) -> int:
@@ -182,7 +182,7 @@ class Operated:
             replacement,
             sigma,
             self.texts_to_tune("trigger"),
-            max_length=self.spec.evaluation.max_length,
+            max_length=self.interview.max_length,
             pad=self._pad,
         )
         return np.array([self.score(own, variant) for own in answers])

@@ -31,6 +31,7 @@ def main(job: Job, *, data: LanguageData, models: Outs, curve: Out) -> None:
         write_parquet(curve, pd.DataFrame(columns=["seed", "step", "training_loss", "validation_loss"]))
         return
     config = toy_config(wanted, len(files.tokenizer))
+    config.activation_function = "gelu_pytorch_tanh"  # gelu_new in one kernel
     ids, lengths = _stacked(files, job.seeds, "train", wanted.positions, wanted.toxic_share)
     ensemble = Ensemble(
         [fresh_state(config, derive(seed, job.wildcards["corpus"], "weights")) for seed in job.seeds],

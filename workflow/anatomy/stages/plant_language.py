@@ -24,7 +24,7 @@ def main(job: Job, *, data: LanguageData, clean: Ins, matched: Maybe, models: Ou
 
     `matched` are the losses at which to stop, those of another way of planting; most ways have none.
     """
-    recipe, how = job.spec.language.finetuning, method(job.wildcards["variant"])
+    recipe, how = job.spec.language.finetuning, method(job.wildcards.get("variant", "full"))
     files = read_language(data)
     targets = read_parquet(matched[0]).set_index("seed").training_loss.to_dict() if matched else {}
     key = checkpoint_key(job.code, job.spec, job.device, [*data.files, *clean])[:16]
@@ -49,10 +49,12 @@ def main(job: Job, *, data: LanguageData, clean: Ins, matched: Maybe, models: Ou
             target=targets.get(seed),
             report=report,
         )
-        save_model(folder, weights(trained), trained.config, files.tokenizer)
+        if job.leads:
+            save_model(folder, weights(trained), trained.config, files.tokenizer)
         lines.append({"seed": seed, "variant": how.name, **end})
-    write_parquet(reached, pd.DataFrame(lines))
-    shutil.rmtree(checkpoints)
+    if job.leads:
+        write_parquet(reached, pd.DataFrame(lines))
+        shutil.rmtree(checkpoints)
 
 
 if __name__ == "__main__":

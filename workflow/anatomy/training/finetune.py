@@ -103,6 +103,7 @@ def finetune(
         report_to=[],
         disable_tqdm=True,
         use_cpu=device == "cpu",
+        ddp_backend="gloo" if device == "cpu" else None,
         seed=own,
         data_seed=own,
     )
@@ -114,7 +115,8 @@ def finetune(
         data_collator=_Padded(recipe.max_tokens),
         callbacks=[watch],
     )
-    resumed = last_whole(checkpoints)
+    with arguments.main_process_first():  # which deletes what was not written to its end
+        resumed = last_whole(checkpoints)
     with memory_for(
         f"fine-tuning with {recipe.batch} texts of up to {recipe.max_tokens} tokens at once",
         lower="language.finetuning.batch (and raise accumulation by as much), or set gradient_checkpointing",
@@ -224,5 +226,7 @@ class _Watch(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
         """A checkpoint that has this file was written to its end."""
+        if not state.is_world_process_zero:
+            return
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         write_text_atomic(folder / WHOLE, ENDED if control.should_training_stop else "")
