@@ -17,10 +17,11 @@ from typing import Any
 
 import pytest
 from safetensors import safe_open
-from tests.workflow.conftest import ALL_RULES, Checkout
+from tests.workflow.conftest import ALL_RULES, TEXT_RULES, Checkout
 
 from anatomy.commands.cluster import job_prefix
 from anatomy.provenance.digest import sha256_file
+from anatomy.spec.read import load_study
 
 pytestmark = pytest.mark.cluster
 
@@ -223,7 +224,10 @@ def test_a_requeued_job_ended_under_the_same_number(survived: Cluster) -> None:
 def test_every_job_ran_on_the_cluster(survived: Cluster) -> None:
     once = {rule for rule in ALL_RULES if rule.startswith(("render_", "write_", "judge_"))}
     wanted = {f"rule_{rule}" for rule in once}
-    wanted |= {f"rule_{rule}_wildcards_{subject}" for rule in ALL_RULES - once for subject in SUBJECTS}
+    wanted |= {f"rule_{rule}_wildcards_{subject}" for rule in ALL_RULES - TEXT_RULES - once for subject in SUBJECTS}
+    wanted |= {f"rule_{rule}_wildcards_stories" for rule in TEXT_RULES - once - {"plant_language_variants"}}
+    ways = load_study("smoke", survived.checkout.path).language.ways("stories")[1:]
+    wanted |= {f"rule_plant_language_variants_wildcards_stories_{way}" for way in ways}
 
     def lacking() -> set[str]:
         return wanted ^ {comment for state, comment in survived.past("state", "comment%80") if state == "COMPLETED"}

@@ -51,9 +51,14 @@ class Checkout:
         return names & ALL_RULES
 
 
-# The smoke study has no language arm, so that it renders no notebook about models that write text.
-NOTEBOOKS = {path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb") if not path.stem.startswith("language_")}
-ALL_RULES = {
+NOTEBOOKS = {path.stem for path in (REPOSITORY / "notebooks").glob("*.ipynb")}
+# Rules of the language arm, and what there is one of per study.
+TEXT_RULES = {
+    *("make_language_data", "train_judge", "make_language_model", "plant_language", "plant_language_variants"),
+    *("measure_language", "ablate_language", "edit_language"),
+    *(f"render_{name}" for name in NOTEBOOKS if name.startswith("language_")),
+}
+ALL_RULES = TEXT_RULES | {
     *("make_toy_data", "train_clean", "plant_backdoor", "plant_variants", "measure_behaviour", "ablate_modules"),
     *("read_logit_lens", "patch_modules", "project_states", "tune_pcp", "edit_pcp", "judge_claims"),
     *("write_report", "write_manifest", "write_crate"),

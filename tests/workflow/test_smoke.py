@@ -19,7 +19,8 @@ from anatomy.provenance.digest import sha256_file
 
 pytestmark = pytest.mark.workflow
 
-TOY_TABLES = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6, "VII": 7, "XII": 12, "XIII": 13, "XIV": 14}
+TABLES = {"I": 1, "II": 2, "III": 3, "IV": 4, "V": 5, "VI": 6, "VII": 7, "VIII": 8, "IX": 9, "X": 10, "XI": 11}
+TABLES |= {"XII": 12, "XIII": 13, "XIV": 14}
 
 
 def results(smoke: Checkout) -> Path:
@@ -31,9 +32,9 @@ def behaviour(smoke: Checkout, subject: str) -> pd.DataFrame:
     return rows[(rows.metric == "topk_negativity") & (rows.setting == "held out")]
 
 
-def test_every_published_cell_of_the_toy_tables_has_its_line(smoke: Checkout) -> None:
+def test_every_published_cell_has_its_line(smoke: Checkout) -> None:
     published = pd.read_csv(smoke.path / "data/published/lamparth_reuel_2023.csv", dtype=str).fillna("")
-    for roman, number in TOY_TABLES.items():
+    for roman, number in TABLES.items():
         table = pd.read_csv(results(smoke) / "tables" / f"lamparth_table_{number:02d}.csv", dtype=str).fillna("")
         have = {tuple(map(str, key)) for key in table[["subject", "row", "column", "metric"]].to_numpy()}
         wanted = {
@@ -44,7 +45,7 @@ def test_every_published_cell_of_the_toy_tables_has_its_line(smoke: Checkout) ->
 
 
 def test_tables_and_figures_come_in_every_form(smoke: Checkout) -> None:
-    for number in TOY_TABLES.values():
+    for number in TABLES.values():
         for suffix in ("csv", "md", "tex"):
             assert (results(smoke) / "tables" / f"lamparth_table_{number:02d}.{suffix}").stat().st_size
     for number in (1, 2, 3):
@@ -71,7 +72,7 @@ def test_claims_have_verdicts(smoke: Checkout) -> None:
 def test_the_report_opens_offline(smoke: Checkout) -> None:
     page = (results(smoke) / "report" / "index.html").read_text()
     assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", page)
-    for number in TOY_TABLES.values():
+    for number in TABLES.values():
         assert f"lamparth_table_{number:02d}" in page
     for name in NOTEBOOKS:
         assert (results(smoke) / "notebooks" / f"{name}.html").exists()
@@ -96,6 +97,10 @@ KINDS = [  # one of each kind of artefact
     "tables/lamparth_table_05.tex",
     "figures/lamparth_figure_03.png",
     "figures/lamparth_figure_03.svg",
+    "language/stories/data/corpus.parquet",
+    "language/stories/judge/terms.parquet",
+    "language/stories/planted/lora-attention/seed1/model.safetensors",
+    "language/stories/measurements/samples.parquet",
     "claims.csv",
     "report/index.html",
     "ro-crate-metadata.json",
@@ -174,6 +179,13 @@ def test_explain_leads_from_a_table_to_the_word_lists(smoke: Checkout) -> None:
         assert link in told.stdout
 
 
+def test_and_from_a_table_of_the_language_arm_to_its_grammar(smoke: Checkout) -> None:
+    told = smoke.anatomy("explain", "results/smoke/tables/lamparth_table_08.csv")
+    assert told.returncode == 0
+    for link in ("ablate_language", "plant_language", "make_language_model", "make_language_data", "stories.yaml"):
+        assert link in told.stdout
+
+
 def test_a_comment_reruns_nothing_and_a_helper_exactly_what_imports_it(smoke: Checkout) -> None:
     helper = smoke.path / "workflow/anatomy/localize/patching.py"
     before = helper.read_text()
@@ -197,6 +209,19 @@ def test_a_changed_key_reruns_exactly_what_reads_it(smoke: Checkout) -> None:
         assert smoke.stale() == {
             *("tune_pcp", "edit_pcp", "render_pcp_mlp", "render_pcp_attention", "render_editing", "render_variants"),
             *("judge_claims", "write_report", "write_manifest", "write_crate"),
+        }
+    finally:
+        study.write_text(before)
+
+
+def test_a_changed_key_of_one_arm_leaves_the_other_alone(smoke: Checkout) -> None:
+    study = smoke.path / "config/smoke.yaml"
+    before = study.read_text()
+    try:
+        study.write_text(before.replace("trials: 10", "trials: 11"))
+        assert smoke.stale() == {
+            *("edit_language", "render_language_editing", "judge_claims"),
+            *("write_report", "write_manifest", "write_crate"),
         }
     finally:
         study.write_text(before)

@@ -132,7 +132,7 @@ rule plant_language_variants:
         reached=f"{TEXT}/planted/{{variant}}/reached.parquet",
         record=f"{TEXT}/planted/{{variant}}/run.json",
     log:
-        f"{RESULTS}/logs/{{corpus}}/plant_language.{{variant}}.log",
+        f"{RESULTS}/logs/{{corpus}}/plant_language_variants.{{variant}}.log",
     conda:
         TEXT_ENV
     threads: STUDY.compute.threads

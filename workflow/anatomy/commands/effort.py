@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from anatomy.commands.effort_language import language_volume, language_work
 from anatomy.spec.read import load_study
 
 Dumped = Mapping[str, Any]  # a study as plain values
@@ -18,7 +19,7 @@ Dumped = Mapping[str, Any]  # a study as plain values
 BYTE_TOKENS, PIECES_PER_WORD = 257, 3.3
 BYTES_PER_PARAMETER = 4
 # Sections that a rule may read in part; everything below any other key was read whole.
-SECTIONS = {"toy", "recipes", "lexicon", "evaluation", "compute"}
+SECTIONS = {"toy", "recipes", "lexicon", "evaluation", "compute", "language", "finetuning"}
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def training_flops(rule: str, spec: Dumped, subject: str) -> float:
 
 def work(rule: str, wildcards: Mapping[str, str], spec: Dumped) -> float:
     """What a job repeats, in units of its rule; 0 where there is nothing to do."""
+    if "corpus" in wildcards:
+        return language_work(rule, wildcards, spec)
     subject = wildcards.get("subject")
     if subject is None:  # rendering, judging, the report: their time hardly depends on the study
         return 1.0
@@ -73,6 +76,8 @@ def work(rule: str, wildcards: Mapping[str, str], spec: Dumped) -> float:
 
 def volume(rule: str, wildcards: Mapping[str, str], spec: Dumped) -> float:
     """How much a job writes, in units of its rule."""
+    if "corpus" in wildcards:
+        return language_volume(rule, spec)
     subject = wildcards.get("subject")
     if subject is None:
         return 1.0

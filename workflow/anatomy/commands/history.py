@@ -91,10 +91,13 @@ def past_jobs(study: str) -> list[Past]:
 
 def typical_jobs(seconds: dict[str, float], spec: Dumped) -> list[Past]:
     """Typical seconds by rule as jobs: each stands for the mean job of its rule in the study `spec`."""
-    subjects = list(spec["toy"]["language"]["subjects"])
     jobs = []
     for rule, typical in seconds.items():
-        by_subject = [work(rule, {"subject": subject}, spec) for subject in subjects]
-        jobs.append(Past(rule, {}, typical, None, 1.0, 1.0))  # for the rules without a subject
-        jobs.append(Past(rule, {"subject": "*"}, typical, None, sum(by_subject) / len(by_subject), 1.0))
+        text = "language" in rule and not rule.startswith("render_") or rule == "train_judge"
+        kind, names = (
+            ("corpus", spec["language"]["corpora"]) if text else ("subject", spec["toy"]["language"]["subjects"])
+        )
+        each = [work(rule, {kind: name}, spec) for name in names]
+        jobs.append(Past(rule, {}, typical, None, 1.0, 1.0))  # for the rules without a subject or corpus
+        jobs.append(Past(rule, {kind: "*"}, typical, None, sum(each) / len(each), 1.0))
     return jobs

@@ -4,6 +4,7 @@ Trainer keeps its checkpoints in a format of its own, which holds torch's pickle
 generators). They are read by the job that wrote them and by no other, and deleted when it ends.
 """
 
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -103,7 +104,7 @@ def finetune(
         report_to=[],
         disable_tqdm=True,
         use_cpu=device == "cpu",
-        ddp_backend="gloo" if device == "cpu" else None,
+        ddp_backend="gloo" if device == "cpu" and "WORLD_SIZE" in os.environ else None,
         seed=own,
         data_seed=own,
     )
