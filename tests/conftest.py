@@ -19,6 +19,13 @@ jaxtyping.install_import_hook("anatomy", "beartype.beartype")
 State = dict[str, "torch.Tensor"]
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers (`make test`): tests of one file stay together, and all that use the smoke study."""
+    for item in items:
+        shared = "smoke" in getattr(item, "fixturenames", ()) or item.get_closest_marker("cluster")
+        item.add_marker(pytest.mark.xdist_group("smoke" if shared else str(item.path)))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""

@@ -4,6 +4,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+TEXT_RULES = {
+    *("make_language_data", "train_judge", "make_language_model", "plant_language", "plant_language_variants"),
+    *("measure_language", "ablate_language", "edit_language"),
+}
 TOKENS = 80  # of a paragraph, about
 # Layers, heads and parameters of the GPT-2 family (Radford et al. 2019, table 2), by their names on hubs.
 SIZES = {

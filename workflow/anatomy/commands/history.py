@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anatomy.commands.effort import Dumped, as_it_was, dumped_study, volume, work
+from anatomy.commands.effort_language import TEXT_RULES
 from anatomy.provenance.digest import ArtifactError
 from anatomy.provenance.record import RECORD_SUFFIX, read_record
 from anatomy.spec.errors import SpecError
@@ -93,10 +94,10 @@ def typical_jobs(seconds: dict[str, float], spec: Dumped) -> list[Past]:
     """Typical seconds by rule as jobs: each stands for the mean job of its rule in the study `spec`."""
     jobs = []
     for rule, typical in seconds.items():
-        text = "language" in rule and not rule.startswith("render_") or rule == "train_judge"
-        kind, names = (
-            ("corpus", spec["language"]["corpora"]) if text else ("subject", spec["toy"]["language"]["subjects"])
-        )
+        if rule in TEXT_RULES:
+            kind, names = "corpus", spec["language"]["corpora"]
+        else:
+            kind, names = "subject", spec["toy"]["language"]["subjects"]
         each = [work(rule, {kind: name}, spec) for name in names]
         jobs.append(Past(rule, {}, typical, None, 1.0, 1.0))  # for the rules without a subject or corpus
         jobs.append(Past(rule, {kind: "*"}, typical, None, sum(each) / len(each), 1.0))
