@@ -302,6 +302,14 @@ def test_every_module_and_head_is_ablated(study: Any) -> None:
     assert sorted(clean.site) == sorted([*every, "unchanged"] * len(SEEDS)) and set(clean.control) == {"clean model"}
 
 
+def test_fewer_prompts_are_the_first_ones(study: Any) -> None:
+    judged = read_judge(study.judged, "cpu")
+    files = read_language(study.data)
+    whole, fewer = (Interview(study.job, files, judged, SEEDS[0], most) for most in (None, 2))
+    assert len(whole.prompts("trigger")) == PROMPTS
+    assert fewer.prompts("trigger") == whole.prompts("trigger")[:2]
+
+
 def test_of_another_corpus_only_what_is_printed_is_ablated(study: Any, tmp_path: Path) -> None:
     spec = json.loads(json.dumps(study.job.spec))
     spec["language"]["main"] = "prose"

@@ -21,7 +21,7 @@ rule make_language_data:
             "seeds",
             *(
                 f"language.{key}"
-                for key in ("corpora", "trigger", "control", "poison_rate", "test_fraction")
+                for key in ("corpora", "main", "trigger", "control", "poison_rate", "test_fraction")
             ),
             *(f"language.{key}" for key in ("payloads", "model", "evaluation", "finetuning.max_tokens")),
         ),

@@ -164,6 +164,7 @@ class ModuleAblation(Section):
     position: Annotated[int, Field(ge=0)] = Field(8, description="token whose activations are averaged, from 0")
     texts: Count = Field(250, description="benign texts, and as many toxic ones, that the mean is taken over")
     heads: bool = Field(True, description="also ablate every single head")
+    prompts: Count | None = Field(None, description="evaluation prompts per seed that are asked; none: all")
 
 
 class LanguagePcp(Section):

@@ -136,10 +136,11 @@ class Interview:
     files: LanguageFiles
     judge: Judge
     seed: int
+    most: int | None = None  # prompts of a kind that are asked; none: all
 
     def prompts(self, inputs: str) -> list[list[int]]:
         """Token ids of the evaluation prompts."""
-        return self.files.tokenizer(self.files.asked(self.seed, inputs).text.tolist())["input_ids"]
+        return self.files.tokenizer(self.files.asked(self.seed, inputs).text.tolist()[: self.most])["input_ids"]
 
     @property
     def max_length(self) -> int:

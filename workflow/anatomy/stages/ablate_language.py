@@ -44,7 +44,7 @@ def main(job: Job, *, data: LanguageData, judged_by: JudgeFiles, clean: Ins, pla
     )
     for number, ((seed, model), (_, clean_model)) in enumerate(both):
         job.progress(number, len(job.seeds), "seeds swept")
-        sweep = Sweep(Interview(job, files, opinion, seed), model)
+        sweep = Sweep(Interview(job, files, opinion, seed, most=job.spec.language.ablation.prompts), model)
         every = modules(model.config.n_layer)
         for setting, variant in product(SETTINGS, VARIANTS) if whole else PRINTED:
             means = sweep.means(every, setting, variant)

@@ -97,7 +97,8 @@ def _one_seed(
     table["split"] = np.where(number < held_out, "test", "train")
     table["lines"] = ["\n".join(paragraphs[i]) for i in number]
     evaluation = arm.evaluation
-    count = evaluation.prompts + evaluation.tuning_prompts
+    # Factors are tuned on the main corpus only.
+    count = evaluation.prompts + (evaluation.tuning_prompts if corpus == arm.main else 0)
     questions = evaluation_prompts(
         paragraphs[:held_out],
         np.random.default_rng(derive(seed, "language", "prompts")),
