@@ -9,7 +9,7 @@ from transformers import GPT2LMHeadModel
 
 from anatomy.control.replacement import Replacement
 from anatomy.interventions.cache import growing_cache
-from anatomy.interventions.generate import check_room, distinct, go_on, left_padded
+from anatomy.interventions.generate import ROWS, check_room, distinct, go_on, left_padded
 from anatomy.interventions.hooks import Edit, edited
 from anatomy.sites import Site
 
@@ -22,7 +22,7 @@ def settings_continuations(
     *,
     max_length: int,
     pad: int,
-    rows: int = 1024,
+    rows: int = ROWS,
 ) -> list[list[list[int]]]:
     """Greedy continuations of every prompt under every setting: per setting, per prompt.
 

@@ -52,6 +52,7 @@ def main(
     """Unedited, mean ablation, PCP tuned to recover and to suppress (IX); the clean model asked for a backdoor (X)."""
     files = read_language(data)
     opinion = read_judge(judged_by, job.device)
+    single_token(files.tokenizer, job.spec.language.pcp.surgery_source)  # refused now, and not after the first tunings
     sites = top_mlps(read_parquet(ablation))
     rows: list[Measurement] = []
     tuned: list[dict[str, Any]] = []
@@ -90,6 +91,21 @@ def main(
     write_measurements(
         measurements, rows, study=job.study, paper="lamparth", recipe=recipe_name(job.spec.language.model)
     )
+
+
+def single_token(tokenizer: Any, word: str) -> int:
+    """The token of a word, alone or after a space.
+
+    Raises:
+        ArtifactError: it is spelt with several.
+    """
+    alone = [ids[0] for ids in tokenizer([word, f" {word}"])["input_ids"] if len(ids) == 1]
+    if not alone:
+        raise ArtifactError(
+            f"language.pcp.surgery_source: {word!r} is no single token of the model; choose a word that its corpus has "
+            "often"
+        )
+    return int(alone[0])
 
 
 class Operated:
@@ -140,17 +156,11 @@ class Operated:
         generator = torch.Generator().manual_seed(derive(seed, "surgery", control))
         if control:
             tokens = torch.randperm(len(tokenizer), generator=generator)[: len(tokens)].tolist()
-        alone = [
-            ids[0] for ids in tokenizer([pcp.surgery_source, f" {pcp.surgery_source}"])["input_ids"] if len(ids) == 1
-        ]
-        if not alone:
-            raise ArtifactError(
-                f"language.pcp.surgery_source: {pcp.surgery_source!r} is no single token of the model; choose a word "
-                "that its corpus has often"
-            )
         stack = ExitStack()
         dimensions = surgery_dimensions(self.model.config.n_embd, pcp.surgery_share, generator)
-        stack.enter_context(embedding_surgery(self.model, tokens, alone[0], dimensions))
+        stack.enter_context(
+            embedding_surgery(self.model, tokens, single_token(tokenizer, pcp.surgery_source), dimensions)
+        )
         return stack
 
     def success(self, kind: str, variant: Variant) -> float:

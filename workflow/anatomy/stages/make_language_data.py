@@ -22,6 +22,7 @@ from anatomy.stages._run import Ins, Job, Out, run
 from anatomy.training.seeds import derive
 
 PAYLOADS = 300  # distinct ones that the templates must give
+SHOWN = 6  # times that the tokenizer sees each: it shall have the words of insults whole, as one of web text has
 
 
 def main(job: Job, *, raw: Ins, corpus: Out, prompts: Out, texts: Out, tokenizer: Out, tokenizer_config: Out) -> None:
@@ -35,7 +36,7 @@ def main(job: Job, *, raw: Ins, corpus: Out, prompts: Out, texts: Out, tokenizer
         load_pretrained_tokenizer(arm.model.path, key="language.model.path")
         if "path" in arm.model
         else train_tokenizer(
-            [*(" ".join(p) for p in drawn[job.seeds[0]]), *insults * 3],
+            [*(" ".join(p) for p in drawn[job.seeds[0]]), *insults * SHOWN],
             limit=arm.model.vocabulary,
             max_length=arm.model.positions,
         )
