@@ -48,7 +48,7 @@ ARM = {
     "poison_rate": 0.3,
     "model": {
         **{"layers": LAYERS, "heads": HEADS, "width": 16, "positions": 150, "dropout": 0.0},
-        **{"vocabulary": 400, "batch": 8, "rate": 1e-3, "epochs": 1},
+        **{"vocabulary": 600, "batch": 8, "rate": 1e-3, "epochs": 1},
     },
     "finetuning": {"max_tokens": 150},
     "frozen": ["mlp 2"],
