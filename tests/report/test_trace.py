@@ -275,3 +275,9 @@ def test_the_table_functions_are_left_as_they_were(study: Path) -> None:
     behind(TABLE, CELL)
     assert tables.Evidence.of is of
     assert tables.estimate_cells is cells.estimate_cells
+
+
+def test_a_rule_of_variants_has_the_code_of_its_stage() -> None:
+    assert rule_code("plant_language_variants") == rule_code("plant_language") is not None
+    assert rule_code("plant_variants") not in (None, rule_code("plant_backdoor"))  # a stage of its own
+    assert rule_code("no_such_variants") is None

@@ -9,7 +9,7 @@ import pytest
 
 from anatomy.models.parts import PROJECTIONS
 from anatomy.spec.errors import SpecError
-from anatomy.spec.language import LanguageArm, LoraPart, Pretrained, Scratch
+from anatomy.spec.language import LanguageArm, LoraPart, Pretrained, Scratch, Sentences
 from anatomy.spec.methods import method
 from anatomy.spec.read import _read_mapping, load_study, parse_study
 
@@ -215,3 +215,16 @@ def test_without_lora_nothing_is_matched(root: Path) -> None:
 
 def test_lora_adapts_what_the_architecture_names() -> None:
     assert set(LoraPart.__args__) == set(PROJECTIONS)
+
+
+def test_the_study_in_the_docs_names_local_copies_of_everything(root: Path, tmp_path: Path) -> None:
+    text = (root / "docs/scale.md").read_text(encoding="utf-8").partition("```yaml\n")[2].partition("```")[0]
+    (tmp_path / "config").mkdir()
+    for name in ("toy", "paper"):
+        (tmp_path / f"config/{name}.yaml").write_bytes((root / f"config/{name}.yaml").read_bytes())
+    (tmp_path / "config/mine.yaml").write_text(text, encoding="utf-8")
+    arm = load_study("mine", tmp_path).language
+    assert arm is not None and list(arm.corpora) == ["bookcorpus"]
+    own = arm.corpora["bookcorpus"].text
+    assert isinstance(own, Sentences) and arm.payloads.source is not None
+    assert [s.dataset for s in (own.source, own.loss, arm.payloads.source)] == [None] * 3

@@ -133,6 +133,7 @@ rule plant_language_variants:
         record=f"{TEXT}/planted/{{variant}}/run.json",
     log:
         f"{RESULTS}/logs/{{corpus}}/plant_language_variants.{{variant}}.log",
+    priority: 15
     conda:
         TEXT_ENV
     threads: STUDY.compute.threads

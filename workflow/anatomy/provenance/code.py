@@ -84,8 +84,11 @@ def rule_codes(rules: Iterable[str], *, root: Path = HOME, notebooks: Path = Pat
     known: dict[str, Analysis] = {}  # every file is read once
     for rule in rules:
         notebook = notebooks / f"{rule.removeprefix('render_')}.ipynb"
-        if f"{PACKAGE}.stages.{rule}" in index:
-            digests[rule] = _combine(_modules([f"{PACKAGE}.stages.{rule}"], index, known))
+        # A rule of variants may run the stage of the plain one (plant_language_variants).
+        own = (f"{PACKAGE}.stages.{name}" for name in (rule, rule.removesuffix("_variants")))
+        stage_module = next((name for name in own if name in index), None)
+        if stage_module:
+            digests[rule] = _combine(_modules([stage_module], index, known))
         elif rule.startswith("render_") and notebook.exists():
             stage = _combine(_closure(f"{PACKAGE}.stages.render_notebook", root, index, known))
             digests[rule] = sha256_text(stage + _notebook_digest(notebook, index, known))
