@@ -117,6 +117,7 @@ def test_the_ledger_says_so_out_by_out(study: Study) -> None:
 def test_what_a_phase_reads_an_earlier_one_makes(study: Study) -> None:
     stages = yaml.safe_load(render_ledger(study))["stages"]
     assert "data/language" in stages["poison"]["deps"]
+    assert {"config/embedded.yaml", "config/toy.yaml"} <= set(stages["poison"]["deps"])
     made = {phase: [path for entry in stages[phase]["outs"] for path in entry] for phase in stages}
     read = {
         **{"train": ["poison"], "localize": ["poison", "train"], "control": ["poison", "train"]},
@@ -124,6 +125,9 @@ def test_what_a_phase_reads_an_earlier_one_makes(study: Study) -> None:
     }
     for phase, earlier in read.items():
         own = [dep for dep in stages[phase]["deps"] if dep.startswith(HOME)]
+        # DVC refuses a stage that reads what no stage makes.
+        every = [path for e in earlier for path in made[e]]
+        assert [dep for dep in own if not any(holders(path, [dep]) for path in every)] == []
         assert own and {e for dep in own for e in earlier if any(holders(p, [dep]) for p in made[e])} == set(earlier)
 
 

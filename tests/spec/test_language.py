@@ -55,7 +55,7 @@ MESSAGES = {
     "no room for a continuation": (
         ("evaluation.max_length", 60),
         "s.yaml: language: evaluation.max_length 60 leaves no room for a continuation after prompts of up to "
-        "evaluation.max_tokens 100 tokens",
+        "evaluation.max_tokens 110 tokens",
     ),
     "longer texts than the model has positions": (
         ("evaluation.max_length", 321),

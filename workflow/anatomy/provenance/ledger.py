@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from anatomy.spec.read import study_files
 from anatomy.spec.study import Study
 
 PHASES = ("poison", "train", "localize", "control", "render")
@@ -88,28 +89,30 @@ def is_hazard(path: str) -> bool:
     return any(fnmatchcase(path, pattern) for pattern in HAZARDS)
 
 
-def render_ledger(study: Study) -> str:
-    """The text of dvc.yaml for a study."""
+def render_ledger(study: Study, root: Path = Path()) -> str:
+    """The text of dvc.yaml for a study of the repository `root`."""
     outs, made = phase_outs(study), _toy_folders(study)
     for phase, folders in _text_folders(study).items():
         made[phase] += folders
     lists = study.toy.lexicon
     raw = [lists.positive.path, lists.negative.path, lists.neutral.path]
     raw += ["data/language"] if study.language else []
+    claims = ["data/claims.yaml", *(["data/claims_language.yaml"] if study.language else [])]
     deps = {
         "poison": raw,
         "train": made["poison"],
         "localize": [*made["poison"], *made["train"]],
         "control": [*made["poison"], *made["train"]],
-        "render": [*made["localize"], *made["control"], "notebooks", "data/published", "data/claims.yaml"],
+        "render": [*made["localize"], *made["control"], "notebooks", "data/published", *claims],
     }
+    files = [path.relative_to(root).as_posix() for path in study_files(study.study, root)]
     pushed = set(pushed_outs(study))
     stages = {}
     for phase in PHASES:
         stages[phase] = {
             "desc": f"{phase} phase of the {study.study} study",
             "cmd": f"anatomy run {study.study} {phase}",
-            "deps": [f"config/{study.study}.yaml", "requirements.lock", "workflow", *deps[phase]],
+            "deps": [*files, "requirements.lock", "workflow", *deps[phase]],
             "outs": [{out: {"persist": True, **({} if out in pushed else {"push": False})}} for out in outs[phase]],
         }
     return HEADER + yaml.safe_dump({"stages": stages}, sort_keys=False, width=110)
@@ -126,13 +129,19 @@ def _toy_folders(study: Study) -> dict[str, list[str]]:
 
 
 def _text_folders(study: Study) -> dict[str, list[str]]:
+    """Folders of the language arm by phase; only its main corpus is edited."""
     arm = study.language
-    homes = [f"results/{study.study}/language/{corpus}" for corpus in arm.corpora] if arm else []
-    return {phase: [f"{home}/{folder}" for home in homes for folder in own] for phase, own in TEXT_FOLDERS.items()}
+    if arm is None:
+        return {phase: [] for phase in TEXT_FOLDERS}
+    home = f"results/{study.study}/language"
+    return {
+        phase: [f"{home}/{c}/{folder}" for c in arm.corpora for folder in own if folder != "pcp" or c == arm.main]
+        for phase, own in TEXT_FOLDERS.items()
+    }
 
 
 def _text_outs(study: Study) -> dict[str, list[str]]:
-    """As `phase_outs`, of the language arm; only its main corpus is edited and planted in every way."""
+    """As `phase_outs`, of the language arm."""
     arm = study.language
     if arm is None:
         return {}
@@ -143,7 +152,7 @@ def _text_outs(study: Study) -> dict[str, list[str]]:
             if name == "planted":
                 parts = (*(f"seed{seed}" for seed in study.seeds), "reached.parquet", "run.json")
                 outs[phase] += [f"{folder}/{way}/{part}" for way in arm.ways(corpus) for part in parts]
-            elif name != "pcp" or corpus == arm.main:
+            else:
                 outs[phase] += [f"{folder}{part}" for part in _below(TEXT_PARTS.get(name))]
     return outs
 

@@ -28,6 +28,14 @@ def load_study(study: str, root: Path = Path()) -> Study:
     return spec
 
 
+def study_files(study: str, root: Path = Path()) -> list[Path]:
+    """The study's file and those that it extends, its own first."""
+    files = [config_path(study, root)]
+    while base := (yaml.safe_load(files[-1].read_text(encoding="utf-8")) or {}).get("extends"):
+        files.append(files[-1].with_name(f"{base}.yaml"))
+    return files
+
+
 def _read_mapping(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A study file as a mapping; `extends: NAME` takes every key it does not give itself from that study."""
     try:
