@@ -65,11 +65,12 @@ def sweep_rows(model: GPT2LMHeadModel, tokens: int, repetitions: int) -> Iterato
     cost = cost_of(model)
     slow, fast = cost.loop(LENGTH, tokens) - cost.forward(LENGTH, tokens), cost.sweep(LENGTH, tokens)
     same = f"same to {max((way - found[2]).abs().max().item() for way in found[:2]):.0e}"
-    for way, took in zip((f"{PROMPTS} prompts a pass", "a prompt a pass"), seconds, strict=False):
+    for batch, took in zip((PROMPTS, 1), seconds, strict=False):
         ratio = took / seconds[2]
         yield (
             f"sweep of {len(sites)} heads, width {SIZE.width}, {PROMPTS} prompts of {LENGTH} tokens, {tokens} scored",
-            f"{took:.2f} s (a pass per head, {way}; {PROMPTS * slow / took / 1e9:.0f} GFLOP/s)",
+            f"{took:.2f} s (a pass per head and {batch} prompt(s), 1 head of {SIZE.heads} timed; "
+            f"{PROMPTS * slow / took / 1e9:.0f} GFLOP/s)",
             f"{seconds[2]:.2f} s ({PROMPTS * fast / seconds[2] / 1e9:.0f} GFLOP/s)",
             f"{ratio:.1f}x",
             f"{PROMPTS * slow / 1e9:.0f} and {PROMPTS * fast / 1e9:.1f} GFLOP, {slow / fast:.1f}x: "
