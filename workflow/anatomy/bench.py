@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments
 
+from anatomy.bench_attribution import attribution_rows
 from anatomy.bench_audit import audit_rows
 from anatomy.bench_language import language_rows
 from anatomy.commands.run import environment
@@ -60,6 +61,8 @@ def main() -> None:
     table.add_row(*tuning_row(study, arguments.repetitions))
     table.add_row(*product_row())
     for row in language_rows(arguments.repetitions):
+        table.add_row(*row)
+    for row in attribution_rows(arguments.repetitions):
         table.add_row(*row)
     for row in audit_rows(study.study, arguments.repetitions):
         table.add_row(*row)

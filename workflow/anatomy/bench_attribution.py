@@ -1,0 +1,118 @@
+"""Speed of the sweep over heads, for `make bench`: against one forward pass per head, and the FLOPs it should save."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+from transformers import GPT2LMHeadModel
+
+from anatomy.interventions.hooks import edited
+from anatomy.localize.head_sweep import swept_scores
+from anatomy.localize.sweep_cost import cost_of
+from anatomy.models.toy import fresh_state, model_from_state, toy_config
+from anatomy.sites import Site, heads
+from anatomy.spec.study import Architecture
+
+# Layers and heads of GPT-2 small at half its width; 64 tokens are a prompt of an instruction.
+SIZE = Architecture(layers=12, heads=12, width=384, positions=128, dropout=0.0)
+VOCABULARY, LENGTH, PROMPTS = 2000, 64, 4
+REPETITIONS = 3  # of several seconds each
+
+
+def attribution_rows(repetitions: int) -> Iterator[tuple[str, ...]]:
+    """The rows of the table, one after the other."""
+    config = toy_config(SIZE, VOCABULARY)
+    model = model_from_state(fresh_state(config, 0), config)
+    yield rate_row(SIZE.width)
+    for tokens in (1, 13):
+        yield from sweep_rows(model, tokens, min(repetitions, REPETITIONS))
+
+
+def sweep_rows(model: GPT2LMHeadModel, tokens: int, repetitions: int) -> Iterator[tuple[str, ...]]:
+    """All heads of a model, an answer of `tokens` scored tokens behind every prompt, unpadded.
+
+    The plain way computes logits at the scored positions only, too. Its time is that of one head per layer, times the
+    heads of a layer: all its passes cost the same.
+    """
+    generator = torch.Generator().manual_seed(0)
+    prompts = torch.randint(VOCABULARY, (PROMPTS, LENGTH), generator=generator)
+    answers = torch.randint(VOCABULARY, (PROMPTS, tokens), generator=generator)
+    sites = heads(SIZE.layers, SIZE.heads)
+    constants = {site: torch.randn(SIZE.width // SIZE.heads, generator=generator) for site in sites}
+    sample = [Site(layer, "head", layer % SIZE.heads) for layer in range(SIZE.layers)]
+
+    def loop(size: int) -> Tensor:
+        return torch.stack(
+            [
+                torch.cat(
+                    [
+                        one_head(model, some, own, site, constants[site])
+                        for some, own in zip(prompts.split(size), answers.split(size), strict=True)
+                    ]
+                )
+                for site in sample
+            ]
+        )
+
+    def sweep() -> Tensor:
+        scores = swept_scores(model, prompts.tolist(), answers.tolist(), constants)
+        return scores.patched[[scores.sites.index(site) for site in sample]]
+
+    seconds, found = _in_turns([lambda: loop(PROMPTS), lambda: loop(1), sweep], repetitions)
+    seconds = [seconds[0] * SIZE.heads, seconds[1] * SIZE.heads, seconds[2]]
+    cost = cost_of(model)
+    slow, fast = cost.loop(LENGTH, tokens) - cost.forward(LENGTH, tokens), cost.sweep(LENGTH, tokens)
+    same = f"same to {max((way - found[2]).abs().max().item() for way in found[:2]):.0e}"
+    for batch, took in zip((PROMPTS, 1), seconds, strict=False):
+        ratio = took / seconds[2]
+        yield (
+            f"sweep of {len(sites)} heads, width {SIZE.width}, {PROMPTS} prompts of {LENGTH} tokens, {tokens} scored",
+            f"{took:.2f} s (a pass per head and {batch} prompt(s), 1 head of {SIZE.heads} timed; "
+            f"{PROMPTS * slow / took / 1e9:.0f} GFLOP/s)",
+            f"{seconds[2]:.2f} s ({PROMPTS * fast / seconds[2] / 1e9:.0f} GFLOP/s)",
+            f"{ratio:.1f}x",
+            f"{PROMPTS * slow / 1e9:.0f} and {PROMPTS * fast / 1e9:.1f} GFLOP, {slow / fast:.1f}x: "
+            f"{ratio * fast / slow:.0%} of it reached; {same}",
+        )
+
+
+def one_head(model: GPT2LMHeadModel, prompts: Tensor, answers: Tensor, site: Site, value: Tensor) -> Tensor:
+    """The answers' log-probabilities with one head patched at the prompts' last position, in one pass."""
+
+    def patch(_: Tensor, z: Tensor) -> Tensor:
+        z = z.clone()
+        z[:, LENGTH - 1] = value
+        return z
+
+    tokens = answers.shape[1]
+    with torch.no_grad(), edited(model, {site: patch}):
+        logits = model(torch.cat([prompts, answers[:, :-1]], 1), logits_to_keep=tokens, use_cache=False).logits
+    return logits.log_softmax(-1).gather(-1, answers[..., None])[..., 0].sum(1)
+
+
+def rate_row(width: int) -> tuple[str, ...]:
+    """The machine's rate at the MLP's product, with as many rows as the plain way has positions in a pass."""
+    rows = PROMPTS * LENGTH
+    a, b, out = torch.randn(rows, width), torch.randn(width, 4 * width), torch.empty(rows, 4 * width)
+    took = []
+    for _ in range(50):
+        begin = time.perf_counter()
+        torch.mm(a, b, out=out)
+        took.append(time.perf_counter() - begin)
+    rate = 2 * rows * width * 4 * width / min(took) / 1e9
+    shape = f"matrix product {rows} x {width} x {4 * width}"
+    return shape, f"{min(took) * 1e3:.2f} ms (torch)", "", "", f"{rate:.0f} GFLOP/s, the bound for the head sweep"
+
+
+def _in_turns(ways: list[Callable[[], Tensor]], repetitions: int) -> tuple[list[float], list[Tensor]]:
+    """Median seconds and the result of each way; in turns, so that a noisy neighbour hits all."""
+    seconds: list[list[float]] = [[] for _ in ways]
+    found: list[Tensor] = [torch.empty(0)] * len(ways)
+    for _ in range(repetitions):
+        for i, way in enumerate(ways):
+            begin = time.perf_counter()
+            found[i] = way()
+            seconds[i].append(time.perf_counter() - begin)
+    return [statistics.median(own) for own in seconds], found
