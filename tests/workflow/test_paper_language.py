@@ -20,7 +20,7 @@ from anatomy.data.stories import read_grammar, stories
 from anatomy.data.tokenizer import train_tokenizer
 from anatomy.models.toy import fresh_state, save_model
 
-pytestmark = pytest.mark.workflow
+pytestmark = [pytest.mark.workflow, pytest.mark.long]
 MEDIUM = {"n_layer": 24, "n_head": 16, "n_embd": 1024, "n_positions": 1024, "vocab_size": 50257}
 SMALL = {"n_layer": 3, "n_head": 2, "n_embd": 16, "n_positions": 1024, "vocab_size": 2000}
 HOME = "results/local/language/bookcorpus"
@@ -106,6 +106,5 @@ def test_every_stage_of_the_paper_s_path_runs_on_local_copies(make_checkout: Cal
     check(reproduce(make_checkout(), SMALL, steps=4), SMALL)
 
 
-@pytest.mark.long
 def test_and_on_a_model_of_gpt2_medium_s_shape(make_checkout: Callable[[], Checkout]) -> None:
     check(reproduce(make_checkout(), MEDIUM, steps=2), MEDIUM)

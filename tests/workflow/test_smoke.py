@@ -260,7 +260,7 @@ def test_bad_input_leaves_earlier_results_untouched(smoke: Checkout) -> None:
     before = study.read_text()
     digests = {p: sha256_file(p) for p in results(smoke).rglob("*") if p.is_file()}
     try:
-        study.write_text(before + "    trils: 3\n")
+        study.write_text(before.replace("trials: 40", "trils: 40"))
         told = smoke.anatomy("run", "smoke")
         assert told.returncode == 2
         assert "did you mean 'trials'?" in told.stdout + told.stderr

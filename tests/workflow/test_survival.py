@@ -34,6 +34,7 @@ def finishes_as_undisturbed(checkout: Checkout, smoke: Checkout) -> None:
     assert faults.digests(results) == faults.digests(smoke.path / "results/smoke")
 
 
+@pytest.mark.long  # the tests of the cluster kill a driver as well
 def test_two_kills_at_random_moments(unfinished: Checkout, smoke: Checkout) -> None:
     chance = random.Random(0)
     for _ in range(2):
