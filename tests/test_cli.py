@@ -498,7 +498,8 @@ def test_the_schema_is_written_and_a_drift_is_told(repository):
 
 def test_the_ledger_of_another_study_is_written_on_request(repository):
     assert anatomy_says("schema", "--ledger", "smoke").exit_code == 0
-    assert "results/smoke/toy" in Path("dvc.yaml").read_text() and "results/embedded" not in Path("dvc.yaml").read_text()
+    ledger = Path("dvc.yaml").read_text()
+    assert "results/smoke/toy" in ledger and "results/embedded" not in ledger
 
 
 # --- audit and explain --------------------------------------------------------------------------------------
