@@ -6,8 +6,6 @@ TIER ?= full
 PROFILE ?= default
 # A folder of finished long jobs that several checkouts share (docs/provenance.md); none unless named.
 CACHE ?=
-# Tests run side by side; WORKERS= runs them one after the other.
-WORKERS ?= -n 2 --dist loadgroup
 VENV := .venv
 BIN := $(VENV)/bin
 .DEFAULT_GOAL := help
@@ -57,11 +55,11 @@ reproduce: $(INSTALLED) ## run a study, print published beside measured, and whe
 
 .PHONY: test
 test: $(INSTALLED) ## run the unit tests and the smoke study (TESTS="-k lexicon" runs some)
-	@$(BIN)/python -m pytest $(WORKERS) $(TESTS)
+	@$(BIN)/python -m pytest $(TESTS)
 
 .PHONY: long-test
 long-test: $(INSTALLED) ## run the tests that `make test` leaves out for their time (tiers, S3, ...)
-	@$(BIN)/python -m pytest $(WORKERS) -m long $(TESTS)
+	@$(BIN)/python -m pytest -m long $(TESTS)
 
 .PHONY: cluster-test
 cluster-test: $(INSTALLED) ## run the smoke study through a Slurm on this machine (root; docs/cluster.md)

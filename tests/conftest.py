@@ -19,20 +19,6 @@ jaxtyping.install_import_hook("anatomy", "beartype.beartype")
 State = dict[str, "torch.Tensor"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (`make test`): tests of one file stay together, and all that use the smoke study.
-
-    Those come first: they take longest, and one worker has them all.
-    """
-
-    def shared(item: pytest.Item) -> bool:
-        return "smoke" in getattr(item, "fixturenames", ()) or item.get_closest_marker("cluster") is not None
-
-    items.sort(key=lambda item: not shared(item))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("smoke" if shared(item) else str(item.path)))
-
-
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The repository."""
