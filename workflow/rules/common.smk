@@ -52,7 +52,8 @@ TORCH_ENV = torch_env(STUDY.compute.compute_class)
 
 # How every stage is called: its name is the rule's, its parameters are the rule's.
 STAGE = (
-    "python -m anatomy.stages.{params.stage} --rule={params.rule} --study {params.study} --spec {params.spec:q} "
+    "python -m anatomy.start anatomy.stages.{params.stage} "
+    "--rule={params.rule} --study {params.study} --spec {params.spec:q} "
     "--code {params.code} --lock {params.lock} --wildcards {params.wildcards:q} --threads {threads} "
     "--record {output.record} "
 )
@@ -64,7 +65,7 @@ def stage_shell(*arguments, processes=1):
         f"accelerate launch --multi_gpu --num_machines 1 --num_processes {processes} --mixed_precision no "
     )
     several += "--dynamo_backend no -m"
-    stage = STAGE if processes == 1 else STAGE.replace("python -m", several, 1)
+    stage = STAGE if processes == 1 else STAGE.replace("python -m anatomy.start", several, 1)
     return " ".join([stage, *arguments, "> {log[0]} 2>&1"])
 
 

@@ -86,7 +86,7 @@ rule write_manifest:
     message:
         "binding every result to its origin"
     shell:
-        "python -m anatomy.stages.write_manifest --study {params.study} --lock {params.lock} "
+        "python -m anatomy.start anatomy.stages.write_manifest --study {params.study} --lock {params.lock} "
         "--records {input.records} --manifest {output.manifest} > {log} 2>&1"
 
 
@@ -112,5 +112,5 @@ rule write_crate:
     message:
         "describing the run as an RO-Crate"
     shell:
-        "python -m anatomy.stages.write_crate --manifest {input.manifest} --citation {input.citation} "
+        "python -m anatomy.start anatomy.stages.write_crate --manifest {input.manifest} --citation {input.citation} "
         "--crate {output.crate} > {log} 2>&1"

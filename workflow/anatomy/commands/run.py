@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from anatomy import start
 from anatomy.commands.check import check_study
 from anatomy.commands.cluster import executor_of, job_prefix, profile_path, require_slurm, stop_jobs_left_behind
 from anatomy.commands.guard import drive, sole_run
@@ -15,6 +16,7 @@ from anatomy.spec.gpus import SHARED, usable_gpus
 from anatomy.spec.layout import check_layout, claim_layout
 
 PROFILE = "default"
+WARM = Path(".snakemake/warm")  # sockets of `anatomy.warm`
 
 # Where nothing is to be downloaded, a missing file must be an error and not a request to a server. Whoever
 # runs a study that downloads sets these to 0.
@@ -81,6 +83,8 @@ def run_study(
         variables.pop(VARIABLE, None)
     elif cache or variables.get(VARIABLE):
         variables[VARIABLE] = str(usable_cache(cache or Path(variables[VARIABLE])))
+    if executor == "local" and sys.platform == "linux":  # elsewhere libraries may not survive a fork
+        variables[start.VARIABLE] = str(WARM)
     if executor == "slurm":
         require_slurm()
     with sole_run() as lock:
