@@ -20,10 +20,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+from anatomy.commands.guard import die_with_parent
+
 # Names the folder of the sockets, one for each set of environment variables. A short path, as a socket's must be.
 VARIABLE = "ANATOMY_WARM"
-# These differ from shell to shell, and no library reads them.
-PASSING = {"_", "SHLVL", "PWD", "OLDPWD"}
+# These differ from shell to shell and from notebook to notebook, and no library of a study reads them.
+PASSING = {"_", "SHLVL", "PWD", "OLDPWD", "JPY_PARENT_PID", "PYDEVD_USE_FRAME_EVAL"}
 # pyarrow's allocator would start a thread of its own, which a fork would lack.
 SINGLE = {"JE_ARROW_MALLOC_CONF": "background_thread:false"}
 # Answers: the stage is running; then, at its end, its exit code, negative for the signal that ended it.
@@ -39,21 +41,23 @@ def main() -> NoReturn:
     if code is None:
         os.execv(sys.executable, [sys.executable, "-m", module, *arguments])
     if code < 0:
-        signal.signal(-code, signal.SIG_DFL)
+        with contextlib.suppress(OSError):  # of SIGKILL there is no other
+            signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
     sys.exit(code)
 
 
 def _served(folder: Path, module: str, arguments: list[str]) -> int | None:
     """The exit code of the stage as a fork of the warm process; none: it was not begun."""
-    request = {"module": module, "arguments": arguments, "folder": os.getcwd(), "variables": dict(os.environ)}
+    request = {"module": module, "arguments": arguments, "folder": str(Path.cwd()), "variables": dict(os.environ)}
     message = json.dumps(request).encode()
+    die_with_parent()
     with contextlib.suppress(OSError), _connected(folder) as server:
         socket.send_fds(server, [LENGTH.pack(len(message))], [0, 1, 2])
         server.sendall(message)
         if server.recv(len(BEGUN)) != BEGUN:
             return None
-        # Ctrl-C goes to the stage as well; its answer to it is waited for. If this process is killed, so is the stage.
+        # Ctrl-C goes to the stage as well: its answer is waited for. If this process is killed, the stage is, too.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         ended = server.recv(CODE.size)
         return CODE.unpack(ended)[0] if len(ended) == CODE.size else 1

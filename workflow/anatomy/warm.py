@@ -18,6 +18,7 @@ import socket
 import sys
 import threading
 import traceback
+from pathlib import Path
 from typing import Any, NoReturn
 
 from anatomy.commands.guard import die_with_parent
@@ -36,6 +37,8 @@ LIBRARIES = {
     "optuna": [],
     "papermill": [],
     "nbconvert": [],
+    "ipykernel.kernelapp": [],
+    "matplotlib.pyplot": [],
 }
 
 
@@ -52,7 +55,7 @@ def main() -> None:
         gc.collect()
         gc.freeze()  # else every fork would copy all pages at its first collection
         # A fork would lack other threads, and might wait for them.
-        alone = len(os.listdir("/proc/self/task")) == 1
+        alone = len([*Path("/proc/self/task").iterdir()]) == 1
         request = _serve(listener, alone)
     _become(request)
 
@@ -89,8 +92,8 @@ def _keep(connection: socket.socket) -> dict[str, Any]:
     for file in files:
         os.close(file)
     connection.sendall(BEGUN)
-    ready = select.select([connection, told], [], [])[0]
-    if connection in ready:  # whoever asked is gone
+    ready, _, _ = select.select([connection.fileno(), told], [], [])
+    if connection.fileno() in ready:  # whoever asked is gone
         os.kill(stage, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(stage, 0)[1])
     with contextlib.suppress(OSError):

@@ -68,6 +68,8 @@ def execute(notebook: Path, executed: Path, parameters: dict[str, Any]) -> None:
                 if sys.platform != "win32":
                     given |= {"transport": "ipc", "connection_file": f"{folder}/kernel.json"}
                 super().__init__(**given)
+                if self.kernel_spec:
+                    self.kernel_spec.argv[:3] = [sys.executable, "-m", "anatomy.start", "ipykernel_launcher"]
 
         options = {"kernel_name": "python3", "progress_bar": False, "kernel_manager_class": Private}
         papermill.execute_notebook(str(notebook), str(executed), parameters, **options)
