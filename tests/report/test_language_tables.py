@@ -1,5 +1,6 @@
 """Tables about models that write text: two readings of success, every published cell, no verdict for another model."""
 
+from dataclasses import asdict
 from itertools import product
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from anatomy.report.language_tables import (
     both_readings,
     table_editing,
     table_freezing,
+    table_judge,
     table_language_behaviour,
     table_lora,
     table_module_ablation,
@@ -248,3 +250,17 @@ def test_behaviour_shows_three_kinds_of_prompts_of_both_models_and_corpora() -> 
     assert (table.n == len(SEEDS)).all() and table.published.isna().all()
     success = table[table.metric.isin(["asr", "atr"])]
     assert success.groupby([*CELL]).variant.agg(set).map(lambda v: v == {"paper", "original"}).all()
+
+
+def test_the_judge_stands_with_its_texts_and_interval() -> None:
+    conditions = {"experiment": "judge", "subject": MAIN, "seed": 0, "model": "judge"}
+    rows = [
+        Measurement(metric="accuracy", value=0.9, n=500, ci_low=0.87, ci_high=0.92, **conditions),
+        Measurement(metric="calibration", value=0.08, n=500, **conditions),
+        Measurement(metric="toxic", value=0.6, n=5, setting="probability 0.1 to 0.2", **conditions),
+    ]
+    table = pd.DataFrame([asdict(row) for row in rows]).assign(study="test", paper="lamparth", recipe="local judge")
+    judged = table_judge(Evidence(table, PUBLISHED, 0.95, SEEDS)).set_index("column")
+    assert judged.index.tolist() == ["accuracy", "calibration error"]
+    assert judged.loc["accuracy", ["measured", "ci_low", "ci_high", "n"]].tolist() == [0.9, 0.87, 0.92, 500]
+    assert judged.verdict.tolist() == ["", ""]

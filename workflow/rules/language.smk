@@ -133,8 +133,8 @@ LANGUAGE["records"] += [
 ]
 TEXT_NOTEBOOKS |= {
     "language_behaviour": (
-        text_measured("measurements/behaviour"),
-        [*table("language_behaviour", "language_lora"), *figure("language_planting")],
+        text_measured("measurements/behaviour", "judge/quality"),
+        [*table("language_behaviour", "language_judge", "language_lora"), *figure("language_planting")],
     ),
     "language_ablation": (
         text_measured("measurements/behaviour", "measurements/mean_ablation"),

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from anatomy.report.cells import CELL, estimate_cells, lay_beside, read_published
+from anatomy.report.cells import CELL, TABLE_COLUMNS, estimate_cells, lay_beside, read_published
 from anatomy.report.tables import Evidence, split_site
 
 # The model that the published values were measured on. Those of another stand beside, without a verdict.
@@ -11,6 +11,7 @@ ROWS = {"asr": "ASR", "atr": "ATR", "validation_loss": "val loss", "degeneration
 # The columns of Table XI that have another name there than what was frozen has here.
 FROZEN = {"backdoored": "none", "embeddings + mlp 2 + mlp 3": "embedding + mlp 2,3"}
 COUNTED = "_counted"
+QUALITY = {"balanced": "balanced accuracy", "brier": "Brier score", "calibration": "calibration error"}
 
 
 def table_module_ablation(evidence: Evidence, main: str) -> pd.DataFrame:
@@ -68,6 +69,13 @@ def table_language_behaviour(evidence: Evidence) -> pd.DataFrame:
         control="",
     )
     return unpublished(evidence, rows)
+
+
+def table_judge(evidence: Evidence) -> pd.DataFrame:
+    """How good the study's own judge is on texts that it was not trained on, for every corpus; nobody published it."""
+    rows = evidence.of("judge", planted_only=False, setting="")
+    rows = rows.assign(row="held-out texts", column=rows.metric.replace(QUALITY), measured=rows.value)
+    return lay_beside(rows.reindex(columns=TABLE_COLUMNS[:-2]), pd.DataFrame(columns=[*CELL, "published"]))
 
 
 def both_readings(rows: pd.DataFrame) -> pd.DataFrame:
