@@ -109,6 +109,7 @@ def _become(request: dict[str, Any]) -> NoReturn:
     os.environ.clear()
     os.environ.update(request["variables"])
     sys.argv = [request["module"], *request["arguments"]]
+    Path("/proc/self/comm").write_text(request["module"].split(".")[-1][:15])  # what `top` shows
     code = 0
     try:
         runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
