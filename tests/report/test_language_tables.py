@@ -260,7 +260,7 @@ def test_the_judge_stands_with_its_texts_and_interval() -> None:
         Measurement(metric="toxic", value=0.6, n=5, setting="probability 0.1 to 0.2", **conditions),
     ]
     table = pd.DataFrame([asdict(row) for row in rows]).assign(study="test", paper="lamparth", recipe="local judge")
-    judged = table_judge(Evidence(table, PUBLISHED, 0.95, SEEDS)).set_index("column")
+    judged = table_judge(Evidence(table, PUBLISHED, 0.95, SEEDS)).set_index("row")
     assert judged.index.tolist() == ["accuracy", "calibration error"]
     assert judged.loc["accuracy", ["measured", "ci_low", "ci_high", "n"]].tolist() == [0.9, 0.87, 0.92, 500]
     assert judged.verdict.tolist() == ["", ""]

@@ -74,7 +74,7 @@ def table_language_behaviour(evidence: Evidence) -> pd.DataFrame:
 def table_judge(evidence: Evidence) -> pd.DataFrame:
     """How good the study's own judge is on texts that it was not trained on, for every corpus; nobody published it."""
     rows = evidence.of("judge", planted_only=False, setting="")
-    rows = rows.assign(row="held-out texts", column=rows.metric.replace(QUALITY), measured=rows.value)
+    rows = rows.assign(row=rows.metric.replace(QUALITY), column="held-out texts", measured=rows.value)
     return lay_beside(rows.reindex(columns=TABLE_COLUMNS[:-2]), pd.DataFrame(columns=[*CELL, "published"]))
 
 
