@@ -78,10 +78,10 @@ def write_inputs(folder: Path, shape: dict[str, int]) -> None:
     RobertaForSequenceClassification(own).save_pretrained(folder / "judge")
 
 
-def reproduce(checkout: Checkout, shape: dict[str, int], steps: int) -> Path:
+def reproduce(checkout: Checkout, shape: dict[str, int]) -> Path:
     """Run every stage of the arm and its notebooks' tables; where the results are."""
     write_inputs(checkout.path / "own", shape)
-    (checkout.path / "config/local.yaml").write_text(yaml.safe_dump(study(steps)))
+    (checkout.path / "config/local.yaml").write_text(yaml.safe_dump(study(steps=4)))
     tables = [f"results/local/tables/lamparth_table_{name}.csv" for name in ("08", "09", "10", "11")]
     done = checkout.anatomy("run", "local", *tables, "--cores", "2")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -103,8 +103,8 @@ def check(home: Path, shape: dict[str, int]) -> None:
 
 
 def test_every_stage_of_the_paper_s_path_runs_on_local_copies(make_checkout: Callable[[], Checkout]) -> None:
-    check(reproduce(make_checkout(), SMALL, steps=4), SMALL)
+    check(reproduce(make_checkout(), SMALL), SMALL)
 
 
 def test_and_on_a_model_of_gpt2_medium_s_shape(make_checkout: Callable[[], Checkout]) -> None:
-    check(reproduce(make_checkout(), MEDIUM, steps=2), MEDIUM)
+    check(reproduce(make_checkout(), MEDIUM), MEDIUM)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,7 +17,6 @@ from anatomy.spec.gpus import SHARED, usable_gpus
 from anatomy.spec.layout import check_layout, claim_layout
 
 PROFILE = "default"
-WARM = Path(".snakemake/warm")  # sockets of `anatomy.warm`
 
 # Where nothing is to be downloaded, a missing file must be an error and not a request to a server. Whoever
 # runs a study that downloads sets these to 0.
@@ -83,15 +83,16 @@ def run_study(
         variables.pop(VARIABLE, None)
     elif cache or variables.get(VARIABLE):
         variables[VARIABLE] = str(usable_cache(cache or Path(variables[VARIABLE])))
-    if executor == "local" and sys.platform == "linux":  # elsewhere libraries may not survive a fork
-        variables[start.VARIABLE] = str(WARM)
     if executor == "slurm":
         require_slurm()
     with sole_run() as lock:
         if executor == "slurm" and (stopped := stop_jobs_left_behind(job_prefix())):
             print(f"stopped Slurm jobs that an earlier run left in the queue: {', '.join(stopped)}", file=sys.stderr)
         claim_layout(study)
-        return drive(command, variables, lock)
+        if executor != "local" or sys.platform != "linux":  # elsewhere libraries may not survive a fork
+            return drive(command, variables, lock)
+        with tempfile.TemporaryDirectory(prefix="anatomy-") as sockets:
+            return drive(command, {**variables, start.VARIABLE: sockets}, lock)
 
 
 def snakemake_command(
