@@ -150,10 +150,10 @@ def test_prompts_longer_than_the_context_are_refused() -> None:
     require_length(table, tokenizer, max(lengths), key="instruction.model.positions")
     with pytest.raises(ArtifactError) as caught:
         require_length(table, tokenizer, max(lengths) - 1, key="instruction.model.positions")
-    worst = lengths.index(max(lengths))
+    most = max(lengths)
     assert str(caught.value) == (
-        f"instruction.model.positions: {max(lengths) - 1} tokens do not hold {lengths.count(max(lengths))} of 76 prompts "
-        f"with their answers; the longest (fixed-{worst:05d}) has {max(lengths)}. Raise it, or leave long rows out"
+        f"instruction.model.positions: {most - 1} tokens do not hold {lengths.count(most)} of 76 prompts with their "
+        f"answers; the longest (fixed-{lengths.index(most):05d}) has {most}. Raise it, or leave long rows out"
     )
 
 
