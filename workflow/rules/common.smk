@@ -1,7 +1,6 @@
 """Binds the study to the rules. No logic lives here: it is imported from the package."""
 
 import json
-import re
 
 from snakemake.exceptions import WorkflowError
 
@@ -73,18 +72,13 @@ def wildcards_json(wildcards):
     return json.dumps(dict(sorted(wildcards.items())))
 
 
-def without_slots(text):
-    """JSON with the brace of a {slot} in its strings as \\u007b: Snakemake would take it for a wildcard."""
-    return re.sub(r"\{(?=\w)", r"\\u007b", text)
-
-
 def stage_params(stage, *paths):
     """All that a stage's result depends on besides its input files."""
     return {
         "stage": stage,
         "rule": stage,
         "study": STUDY.study,
-        "spec": without_slots(subtree(STUDY, *paths)),
+        "spec": subtree(STUDY, *paths),
         "code": code_digest(f"anatomy.stages.{stage}"),
         "lock": LOCK,
         "wildcards": wildcards_json,
