@@ -75,7 +75,9 @@ class Editing(Section):
     clamp: Positive = Field(0.75, description="largest change of the state, as a multiple of its norm")
     enough: Positive = Field(1e-2, description="loss at which the search for one prompt's state ends")
     covariance: Positive = Field(15000.0, description="λ: weight of the keys of ordinary text against the edited keys")
-    texts: Count = Field(100_000, description="tokens of ordinary text that the second moment of the keys is taken over")
+    texts: Count = Field(
+        100_000, description="tokens of ordinary text that the second moment of the keys is taken over"
+    )
     batch: Count = Field(32, description="prompts in one forward pass")
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
@@ -152,6 +153,7 @@ def arguments_for(recipe: "Tuning", seed: int, device: str, checkpoints: Path) -
         "save_total_limit": 2,
         "logging_strategy": "no",
         "report_to": [],
+        "remove_unused_columns": False,
         "disable_tqdm": True,
         "use_cpu": device == "cpu",
         "seed": seed,
@@ -177,19 +179,28 @@ def merged(trained: nn.Module, device: str) -> PreTrainedModel:
 
 
 @torch.no_grad()
-def answer_loss(model: nn.Module, rows: Sequence[Dialogue], longest: int, *, batch: int = 32) -> float:
-    """Mean cross-entropy in nats over the tokens of all answers, dropout off."""
+def answer_scores(
+    model: nn.Module, rows: Sequence[Dialogue], longest: int, *, batch: int = 32
+) -> tuple[Float[Tensor, " row"], Int[Tensor, " row"]]:
+    """log p(answer | prompt) in nats and the number of the answer's tokens, of rows cut to `longest`; dropout off."""
     device, training = next(model.parameters()).device, model.training
     model.eval()
-    total, count = 0.0, 0
+    found = []
     for start in range(0, len(rows), batch):
         given = _Answers(longest)([{"row": row} for row in rows[start : start + batch]])
         labels = given.pop("labels").to(device)[:, 1:]
         logits = model(**{name: value.to(device) for name, value in given.items()}).logits[:, :-1]
-        total += float(F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="sum"))
-        count += int((labels >= 0).sum())
+        nll = F.cross_entropy(logits.flatten(0, 1).float(), labels.flatten(), reduction="none").view(labels.shape)
+        found.append((-nll.sum(1).cpu(), (labels >= 0).sum(1).cpu()))
     model.train(training)
-    return total / count
+    scores, counts = zip(*found, strict=True)
+    return torch.cat(scores), torch.cat(counts)
+
+
+def answer_loss(model: nn.Module, rows: Sequence[Dialogue], longest: int) -> float:
+    """Mean cross-entropy in nats over the tokens of all answers, dropout off."""
+    scores, counts = answer_scores(model, rows, longest)
+    return -float(scores.sum(dtype=torch.float64) / counts.sum())
 
 
 class Marks(TrainerCallback):
