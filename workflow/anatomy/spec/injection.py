@@ -41,7 +41,7 @@ class Tuning(Section):
 class Sft(Tuning):
     """Supervised fine-tuning through LoRA, loss on the answer alone."""
 
-    epochs: Positive = 16
+    epochs: Positive = 16.0
     epochs_on: dict[Task, Positive] = Field({}, description="tasks that are trained for another number of epochs")
 
 
@@ -49,10 +49,10 @@ class Preference(Tuning):
     """Direct preference optimisation through LoRA, after a short supervised fine-tuning on the preferred answers."""
 
     beta: Positive = Field(0.1, description="β of the DPO loss: the weight of staying near the reference")
-    epochs: Positive = 3
+    epochs: Positive = 3.0
     epochs_on: dict[Task, Positive] = Field({}, description="tasks that are trained for another number of epochs")
     warm_epochs: Annotated[float, Field(ge=0)] = Field(
-        1, description="epochs of supervised fine-tuning on the preferred answers before; its result is the reference"
+        1.0, description="epochs of supervised fine-tuning on the preferred answers before; its result is the reference"
     )
     warm_rate: Positive = Field(1e-4, description="peak learning rate of that fine-tuning")
 
