@@ -12,7 +12,7 @@ import pytest
 
 if TYPE_CHECKING:
     import torch
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedModel
 
 jaxtyping.install_import_hook("anatomy", "beartype.beartype")
 
@@ -67,5 +67,31 @@ def make_model(make_config: Callable, make_state: Callable) -> Callable[..., "GP
 
         config = make_config(**sizes)
         return model_from_state(make_state(config, seed), config)
+
+    return build
+
+
+@pytest.fixture
+def make_family(make_model: Callable) -> Callable[..., "PreTrainedModel"]:
+    """A tiny model of an architecture that has an adapter; Llama and Qwen2 with two heads for each key head."""
+
+    def build(family: str, seed: int = 0, **options: object) -> "PreTrainedModel":
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
+
+        if family == "gpt2":
+            return make_model(seed, heads=4)
+        sizes = {"vocab_size": 43, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3}
+        sizes |= {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 24}
+        ends = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": None}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            if family == "llama":
+                model: PreTrainedModel = LlamaForCausalLM(LlamaConfig(**{**sizes, **ends, **options}))
+            else:
+                model = Qwen2ForCausalLM(Qwen2Config(**{**sizes, **ends, **options}))
+            for value in model.parameters():
+                value.data += 0.2 * torch.randn(value.shape)
+        return model.requires_grad_(False).eval()
 
     return build

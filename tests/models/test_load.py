@@ -2,19 +2,22 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer, GPT2LMHeadModel
 
 from anatomy.data.tokenizer import train_tokenizer
-from anatomy.models.load import ADAPTERS, load_pretrained, load_pretrained_tokenizer
+from anatomy.models.load import ADAPTERS, load_pretrained, load_pretrained_tokenizer, weights
 from anatomy.models.toy import load_state, save_model
 from anatomy.provenance.digest import ArtifactError
 
 KEY = "language.model.path"
+IDS = torch.tensor([[3, 5, 8, 2, 7]])
 
 
 @pytest.fixture
@@ -23,6 +26,13 @@ def whole(make_config: Callable, make_state: Callable, tmp_path: Path) -> Path:
     config = make_config()
     save_model(tmp_path / "model", make_state(config, 0), config, train_tokenizer(["happy love", "bad hate"]))
     return tmp_path / "model"
+
+
+@pytest.fixture
+def llama(make_family: Callable, whole: Path) -> Path:
+    """A directory that has everything, of a Llama."""
+    make_family("llama").save_pretrained(whole)
+    return whole
 
 
 def refusal(path: str | Path, load: Callable[..., Any] = load_pretrained) -> str:
@@ -102,10 +112,62 @@ def test_a_pickle_beside_the_weights_is_left_alone(whole: Path) -> None:
 
 
 def test_an_architecture_without_adapter_names_those_that_have_one(whole: Path) -> None:
-    say(whole, model_type="llama", architectures=["LlamaForCausalLM"])
+    say(whole, model_type="opt", architectures=["OPTForCausalLM"])
     assert refusal(whole) == (
-        f"{KEY}: {whole} is a model of the architecture 'llama', which has no adapter here; "
-        f"those that have one: {', '.join(ADAPTERS)}"
+        f"{KEY}: {whole} is a model of the architecture 'opt', which cannot be used here; "
+        f"those that can: {', '.join(ADAPTERS)}"
+    )
+
+
+def test_an_architecture_that_the_caller_cannot_use(llama: Path) -> None:
+    assert refusal(llama, partial(load_pretrained, architectures=["gpt2"])) == (
+        f"{KEY}: {llama} is a model of the architecture 'llama', which cannot be used here; those that can: gpt2"
+    )
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_model_with_rotary_positions_is_read(family: str, tied: bool, make_family: Callable, whole: Path) -> None:
+    """The head of its own is kept; a tied one is not saved twice."""
+    model = make_family(family, tie_word_embeddings=tied)
+    model.save_pretrained(whole)
+    found, _ = load_pretrained(str(whole), key=KEY)
+    assert type(found) is type(model) and not found.training
+    assert torch.equal(found(IDS).logits, model(IDS).logits)
+    assert ("lm_head.weight" in weights(found)) is not tied
+    assert set(weights(found)) | {"lm_head.weight"} == set(model.state_dict())
+
+
+def test_a_chat_model_may_end_a_text_in_several_ways(llama: Path) -> None:
+    assert load_pretrained(str(llama), key=KEY)[0].config.eos_token_id == 0
+    (llama / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 0]}))
+    assert load_pretrained(str(llama), key=KEY)[0].config.eos_token_id == [7, 0]
+
+
+def test_heads_that_cannot_share_keys(llama: Path) -> None:
+    say(llama, num_key_value_heads=3, num_attention_heads=4)
+    weights = load_state(llama)
+    for name in [name for name in weights if "k_proj" in name or "v_proj" in name]:
+        weights[name] = weights[name][:1].repeat(12, 1)
+    save_file(weights, llama / "model.safetensors", metadata={"format": "pt"})
+    assert refusal(llama) == (
+        f"{KEY}: {llama}: the model has 4 heads and 3 of keys and values; expected as many heads for each of these"
+    )
+
+
+def test_heads_that_cannot_share_the_width(llama: Path) -> None:
+    say(llama, num_attention_heads=5)
+    assert refusal(llama) == (
+        f"{KEY}: {llama}: not a whole model directory: "
+        "The hidden size (16) is not a multiple of the number of attention heads (5)."
+    )
+
+
+def test_a_sliding_window(make_family: Callable, whole: Path) -> None:
+    make_family("qwen2").save_pretrained(whole)
+    say(whole, layer_types=["full_attention", "sliding_attention", "full_attention"], sliding_window=4)
+    assert refusal(whole) == (
+        f"{KEY}: {whole}: the model attends to a sliding window; expected attention to all earlier positions"
     )
 
 

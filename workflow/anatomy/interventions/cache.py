@@ -4,7 +4,7 @@ from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor
-from transformers import GPT2Config
+from transformers import PreTrainedConfig
 from transformers.cache_utils import Cache, DynamicLayer
 
 AHEAD = 64  # positions that are allocated at once
@@ -24,9 +24,9 @@ class GrowingLayer(DynamicLayer):
         return self.keys, self.values
 
 
-def growing_cache(config: GPT2Config) -> Cache:
+def growing_cache(config: PreTrainedConfig) -> Cache:
     """An empty cache for a model."""
-    return Cache(layers=[GrowingLayer() for _ in range(config.n_layer)])
+    return Cache(layers=[GrowingLayer() for _ in range(config.num_hidden_layers)])
 
 
 def append(

@@ -6,9 +6,9 @@ from contextlib import ExitStack, contextmanager
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import GPT2LMHeadModel
+from transformers import PreTrainedModel
 
-from anatomy.models import gpt2
+from anatomy.models.adapters import adapter_of
 from anatomy.sites import Site
 
 # (module input, module output) -> new output, all [batch, position, width]; for a head: (z, z) -> new z of that head.
@@ -20,15 +20,18 @@ class SilentEditError(RuntimeError):
 
 
 @contextmanager
-def edited(model: GPT2LMHeadModel, edits: Mapping[Site, Edit]) -> Iterator[GPT2LMHeadModel]:
+def edited(model: PreTrainedModel, edits: Mapping[Site, Edit]) -> Iterator[PreTrainedModel]:
     """Within the context the activations of the given sites are what the edits return.
 
     The hooks go away on leaving, also on an exception.
 
     Raises:
+        ArtifactError: the model's architecture has no adapter.
+        IndexError: the model has no such layer or head.
         SilentEditError: an edit never ran. An edit that silently does nothing would look like a module without effect.
     """
     ran = dict.fromkeys(edits, False)
+    adapter = adapter_of(model)
 
     def output_hook(site: Site, edit: Edit) -> Callable:
         def hook(_: nn.Module, args: tuple, kwargs: dict, output: Tensor | tuple) -> Tensor | tuple:
@@ -41,8 +44,9 @@ def edited(model: GPT2LMHeadModel, edits: Mapping[Site, Edit]) -> Iterator[GPT2L
         return hook
 
     def head_hook(site: Site, edit: Edit) -> Callable:
-        width = gpt2.head_width(model)
-        own = slice(site.head * width, (site.head + 1) * width)  # type: ignore[operator]
+        if site.head is None or site.head not in range(adapter.heads):  # a slice behind the last would be empty
+            raise IndexError(f"{site}: the model has heads 0 to {adapter.heads - 1}")
+        own = slice(site.head * adapter.head_width, (site.head + 1) * adapter.head_width)
 
         def hook(_: nn.Module, args: tuple) -> tuple:
             ran[site] = True
@@ -54,7 +58,7 @@ def edited(model: GPT2LMHeadModel, edits: Mapping[Site, Edit]) -> Iterator[GPT2L
 
     with ExitStack() as stack:
         for site, edit in edits.items():
-            target = gpt2.module(model, site.layer, site.part)
+            target = adapter.module(site.layer, site.part)
             if site.part == "head":
                 handle = target.register_forward_pre_hook(head_hook(site, edit))
             else:
@@ -66,7 +70,7 @@ def edited(model: GPT2LMHeadModel, edits: Mapping[Site, Edit]) -> Iterator[GPT2L
 
 
 def record(
-    model: GPT2LMHeadModel, ids: Int[Tensor, "batch position"], sites: Iterable[Site]
+    model: PreTrainedModel, ids: Int[Tensor, "batch position"], sites: Iterable[Site]
 ) -> dict[Site, Float[Tensor, "batch position width"]]:
     """Activations of the sites in one pass: module outputs, and for heads the input of the output projection."""
     seen: dict[Site, Tensor] = {}
@@ -84,7 +88,7 @@ def record(
 
 
 def next_token_logits(
-    model: GPT2LMHeadModel, ids: Int[Tensor, "batch position"], edits: Mapping[Site, Edit] | None = None
+    model: PreTrainedModel, ids: Int[Tensor, "batch position"], edits: Mapping[Site, Edit] | None = None
 ) -> Float[Tensor, "batch vocabulary"]:
     """Logits after the last position, under the edits."""
     with torch.no_grad(), edited(model, edits or {}):
@@ -98,6 +102,15 @@ def replace_with(value: Float[Tensor, "*position width"]) -> Edit:
         return value.to(output).expand_as(output)
 
     return edit
+
+
+def at_last(edit: Edit) -> Edit:
+    """The edit at the last position alone; it sees nothing else."""
+
+    def own(x: Tensor, output: Tensor) -> Tensor:
+        return torch.cat([output[:, :-1], edit(x[:, -1:], output[:, -1:])], dim=1)
+
+    return own
 
 
 def zero(_: Tensor, output: Tensor) -> Tensor:

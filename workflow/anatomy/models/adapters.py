@@ -1,15 +1,16 @@
-"""What a sweep over sites needs of an architecture, for those that have an adapter: GPT-2, Llama, Qwen2."""
+"""Where an architecture's sites are, and what a sweep over them needs: GPT-2, Llama and Qwen2 have an adapter."""
 
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from anatomy.models import gpt2
 from anatomy.provenance.digest import ArtifactError
+from anatomy.sites import Part
 
 # The cosines and sines of rotary positions, each [position, head width]; none where positions are embedded.
 Rotation = tuple[Tensor, Tensor] | None
@@ -30,6 +31,13 @@ class Adapter(Protocol):
     head_width: int
     width: int
     positions: int  # the longest input in tokens
+
+    def module(self, layer: int, part: Part) -> nn.Module:
+        """The module whose output (for heads: whose input) is the activation of the part.
+
+        A head's activation is its slice of the input of the output projection, which holds them in order.
+        """
+        ...
 
     def embed(self, ids: Int[Tensor, "*row position"]) -> Float[Tensor, "*row position width"]:
         """What enters the first block, for tokens from position 0 on."""
@@ -78,6 +86,10 @@ class GPT2:
         self.model = model
         self.layers, self.heads, self.key_heads = config.n_layer, config.n_head, config.n_head
         self.width, self.head_width, self.positions = config.n_embd, gpt2.head_width(model), config.n_positions
+
+    def module(self, layer: int, part: Part) -> nn.Module:
+        """See Adapter."""
+        return gpt2.module(self.model, layer, part)
 
     def embed(self, ids: Int[Tensor, "*row position"]) -> Float[Tensor, "*row position width"]:
         """See Adapter."""
@@ -139,7 +151,20 @@ class Llama:
             config.max_position_embeddings,
         )
         self.heads, self.key_heads = config.num_attention_heads, config.num_key_value_heads
+        if self.heads % self.key_heads:
+            raise ArtifactError(
+                f"the model has {self.heads} heads and {self.key_heads} of keys and values; "
+                "expected as many heads for each of these"
+            )
         self.head_width = self._block(0).self_attn.head_dim
+
+    def module(self, layer: int, part: Part) -> nn.Module:
+        """See Adapter."""
+        if part == "embed":
+            return self.model.model.embed_tokens
+        block = self._block(layer)
+        names = {"attn": "self_attn", "mlp": "mlp", "head": "self_attn.o_proj", "resid": ""}
+        return block.get_submodule(names[part])
 
     def embed(self, ids: Int[Tensor, "*row position"]) -> Float[Tensor, "*row position width"]:
         """See Adapter."""

@@ -1,5 +1,7 @@
 """Stage make_language_model: the clean language models: trained here from random weights, or a given one."""
 
+from typing import TYPE_CHECKING, cast
+
 import numpy as np
 import pandas as pd
 import torch
@@ -17,6 +19,9 @@ from anatomy.training.phases import checkpoint_key, model_folders
 from anatomy.training.seeds import derive
 from anatomy.training.toy import Probe, Schedule, train
 
+if TYPE_CHECKING:
+    from transformers import GPT2Config
+
 LOOKED_AT = 200  # held-out paragraphs of the curve's loss ...
 AT_ONCE = 16  # ... in pieces
 
@@ -25,9 +30,9 @@ def main(job: Job, *, data: LanguageData, models: Outs, curve: Out) -> None:
     """One Hugging Face directory per seed, all trained as one stack; or one for a model that is given."""
     wanted, files = job.spec.language.model, read_language(data)
     if "path" in wanted:
-        model, tokenizer = load_pretrained(wanted.path, key="language.model.path")
+        model, tokenizer = load_pretrained(wanted.path, key="language.model.path", architectures=["gpt2"])
         (folder,) = model_folders(models)
-        save_model(folder, weights(model), model.config, tokenizer)
+        save_model(folder, weights(model), cast("GPT2Config", model.config), tokenizer)
         write_parquet(curve, pd.DataFrame(columns=["seed", "step", "training_loss", "validation_loss"]))
         return
     config = toy_config(wanted, len(files.tokenizer))
