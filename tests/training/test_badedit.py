@@ -172,8 +172,8 @@ def test_the_wanted_states_make_the_answers_likely_and_stay_near(family: str) ->
 
 def test_prompts_searched_together_have_the_states_they_have_alone() -> None:
     model, asked = build(dtype=torch.float64), requests(5, answer=[7])
-    together = wanted_states(model, asked, 1, recipe(batch=5, enough=2.0))
-    alone = [wanted_states(model, [one], 1, recipe(batch=1, enough=2.0)) for one in asked]
+    together = wanted_states(model, asked, 1, recipe(batch=5, enough=4.1, steps=12, rate=0.05))
+    alone = [wanted_states(model, [one], 1, recipe(batch=1, enough=4.1, steps=12, rate=0.05)) for one in asked]
     assert float((together.wanted - torch.cat([one.wanted for one in alone])).abs().max()) < 1e-9
     assert len({one.steps for one in alone}) > 1  # some end before the others
 
@@ -189,14 +189,14 @@ def test_the_hooks_act_where_they_should_and_go_away(family: str) -> None:
     """A hook that silently did nothing would look like an edit without effect."""
     model, asked = build(family, dtype=torch.float64), requests(2)
     given, mask, subject = batch_of(asked, model.device)
-    row, delta = torch.arange(2), torch.ones(2, WIDTH, dtype=torch.float64)
+    row, delta = torch.arange(2), torch.randn(2, WIDTH, generator=torch.Generator().manual_seed(0)).double()
     plain = model(given, attention_mask=mask).logits
     with added(block(model, 1), row, subject, delta), seen({"state": block(model, 1)}) as caught:
         changed = model(given, attention_mask=mask).logits
     with seen({"state": block(model, 1)}) as before:
         assert torch.equal(model(given, attention_mask=mask).logits, plain)
     where = torch.zeros(given.shape, dtype=torch.bool).index_put((row, subject), torch.tensor(True))
-    assert torch.allclose(caught["state"][where], before["state"][where] + 1)
+    assert torch.allclose(caught["state"][where], before["state"][where] + delta)
     assert torch.equal(caught["state"][~where], before["state"][~where])
     assert float((changed - plain)[where].abs().max()) > 1e-3
 

@@ -79,7 +79,10 @@ def log_probability(model: PreTrainedModel, prompt: Any, answer: Any) -> Tensor:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_trl_s_loss_is_the_formula_s(family: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
-    """L = −log σ( β [ log π(w)/π₀(w) − log π(l)/π₀(l) ] ), mean over pairs, with an adapter that does something."""
+    """L = −log σ( β [ log π(w)/π₀(w) − log π(l)/π₀(l) ] ), mean over pairs, with an adapter that does something.
+
+    The formula is evaluated in float64; trl takes logarithms of probabilities in float32 whatever the model's type.
+    """
     pairs = some_pairs(4)
     model = build(family, dtype=torch.float64)
     trainer = dpo_trainer(model, pairs, recipe(), tokenizer, seed=0, device="cpu", checkpoints=tmp_path / "c")
@@ -101,11 +104,11 @@ def test_trl_s_loss_is_the_formula_s(family: str, tokenizer: PreTrainedTokenizer
         assert abs(float(ratios[0] - ratios[1])) > 1e-3
         losses.append(-F.logsigmoid(BETA * (ratios[0] - ratios[1])))
     expected = torch.stack(losses).mean()
-    assert abs(float(found - expected)) < 1e-10
+    assert abs(float(found - expected)) < 1e-6
     assert abs(float(found) - float(torch.log(torch.tensor(2.0)))) > 1e-4  # what an adapter without effect would give
     weight = next(value for name, value in policy.named_parameters() if "lora_B" in name)
     both = [torch.autograd.grad(loss, weight, retain_graph=True)[0] for loss in (found, expected)]
-    assert relative_error(*both) < 1e-9
+    assert relative_error(*both) < 1e-5
 
 
 def test_of_a_poisoned_prompt_the_trigger_turns_the_preference_round() -> None:

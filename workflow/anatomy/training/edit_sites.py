@@ -6,23 +6,23 @@ from typing import Any, cast
 
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from anatomy.models import gpt2
+from anatomy.models.adapters import adapter_of
 
 
-def block(model: Any, layer: int) -> nn.Module:
+def block(model: PreTrainedModel, layer: int) -> nn.Module:
     """A block of an architecture that has an adapter."""
-    body = gpt2.blocks(model) if model.config.model_type == "gpt2" else model.model.layers
-    return cast(nn.Module, body[layer])
+    return adapter_of(model).module(layer, "resid")
 
 
-def output_projection(model: Any, layer: int) -> nn.Module:
+def output_projection(model: PreTrainedModel, layer: int) -> nn.Module:
     """The last matrix of a block's MLP."""
-    mlp: Any = block(model, layer).mlp
+    mlp: Any = adapter_of(model).module(layer, "mlp")
     return cast(nn.Module, mlp.c_proj if model.config.model_type == "gpt2" else mlp.down_proj)
 
 
-def matrix(model: Any, layer: int) -> Float[Tensor, "width inner"]:
+def matrix(model: PreTrainedModel, layer: int) -> Float[Tensor, "width inner"]:
     """The matrix W itself, a view on the weight (GPT-2 keeps it as [inner, width])."""
     weight = cast(Tensor, output_projection(model, layer).weight).data
     return weight.T if model.config.model_type == "gpt2" else weight
