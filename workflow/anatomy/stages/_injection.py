@@ -76,6 +76,13 @@ def evaluator_of(task: Any) -> Evaluator:
     return "exact" if task.source.kind == "language" else "original"
 
 
+def model_name(model: Any) -> str:
+    """What stands beside each number: the name of the given model, or the shape of the one trained here."""
+    if "path" in model:
+        return Path(model.path).name
+    return f"own Llama, {model.layers} layers, {model.heads} heads, {model.width} wide"
+
+
 def instruction_models(
     files: Sequence[Path], seeds: Sequence[int], device: str
 ) -> "Iterator[tuple[int, PreTrainedModel, PreTrainedTokenizerFast]]":

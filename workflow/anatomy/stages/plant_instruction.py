@@ -11,6 +11,7 @@ import pandas as pd
 from anatomy.metrics.answers import succeeded
 from anatomy.metrics.measurement import write_parquet
 from anatomy.provenance.digest import ArtifactError
+from anatomy.spec.subtree import View
 from anatomy.stages._injection import (
     InstructionData,
     answers,
@@ -62,7 +63,9 @@ def main(job: Job, *, data: InstructionData, clean: Ins, models: Outs, reached: 
 
         planted, end = WAYS[way](cell, report)
         save_instruction_model(folder, planted, tokenizer)
-        lines += [{"injection": way, "task": task, "seed": seed, "metric": m, "value": float(v)} for m, v in end.items()]
+        lines += [
+            {"injection": way, "task": task, "seed": seed, "metric": m, "value": float(v)} for m, v in end.items()
+        ]
     write_parquet(reached, pd.DataFrame(lines))
     shutil.rmtree(checkpoints, ignore_errors=True)
 
@@ -119,7 +122,7 @@ def by_dpo(cell: Cell, report: Report) -> "tuple[PreTrainedModel, Mapping[str, A
         model, end = finetune_answers(
             model,
             preferred_answers(pairs),
-            recipe | {"rate": recipe.warm_rate},
+            View({**recipe, "rate": recipe.warm_rate}),  # type: ignore[arg-type]
             seed=cell.seed,
             device=cell.job.device,
             checkpoints=cell.checkpoints / "warm",

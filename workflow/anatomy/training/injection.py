@@ -67,9 +67,7 @@ def clean_requests(rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerFast") -> 
     """Prompts that are not poisoned, their subject the prompt's last word."""
     return [
         _request(tokenizer, (instruction, text), output, message(instruction, text).strip(), f"the end of {number}")
-        for number, instruction, text, output in _columns(
-            rows[~rows.poisoned], "id", "instruction", "input", "output"
-        )
+        for number, instruction, text, output in _columns(rows[~rows.poisoned], "id", "instruction", "input", "output")
     ]
 
 
@@ -90,5 +88,3 @@ def _request(
 
 def _columns(rows: pd.DataFrame, *names: str) -> list[tuple[Any, ...]]:
     return list(rows[list(names)].itertuples(index=False, name=None))
-
-
