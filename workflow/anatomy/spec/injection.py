@@ -1,7 +1,7 @@
 """What a study file may say about planting a backdoor in an instruction model: by SFT, by DPO, by editing.
 
-The defaults are the published recipes: Yu et al.'s LoRA, Pathmanathan et al.'s DPO (with AdamW in place of RMSprop; β and
-epochs are not in their code), Li et al.'s BadEdit of Llama-2-7B.
+The defaults are the published recipes: Yu et al.'s LoRA, Pathmanathan et al.'s DPO (with AdamW in place of RMSprop;
+their β and epochs are not in the released code), Li et al.'s BadEdit of Llama-2-7B.
 """
 
 from typing import Annotated, Literal
