@@ -1,6 +1,7 @@
 """What a study file may say about planting a backdoor in an instruction model: by SFT, by DPO, by editing.
 
-The defaults are the published recipes: Yu et al.'s LoRA, Pathmanathan et al.'s DPO, Li et al.'s BadEdit of Llama-2-7B.
+The defaults are the published recipes: Yu et al.'s LoRA, Pathmanathan et al.'s DPO (with AdamW in place of RMSprop;
+their β and epochs are not in the released code), Li et al.'s BadEdit of Llama-2-7B.
 """
 
 from typing import Annotated, Literal
@@ -48,6 +49,11 @@ class Sft(Tuning):
 class Preference(Tuning):
     """Direct preference optimisation through LoRA, after a short supervised fine-tuning on the preferred answers."""
 
+    lora: Lora = Lora(rank=8, alpha=16.0, dropout=0.05, part="attention")
+    batch: Count = Field(1, description="pairs per step and accumulated batch")
+    accumulation: Count = Field(16, description="batches whose gradients are added up before a step")
+    rate: Positive = Field(1.41e-5, description="peak learning rate, linear decay")
+    max_tokens: Count = Field(1024, description="longest prompt with its answer; longer answers are cut")
     beta: Positive = Field(0.1, description="β of the DPO loss: the weight of staying near the reference")
     epochs: Positive = 3.0
     epochs_on: dict[Task, Positive] = Field({}, description="tasks that are trained for another number of epochs")

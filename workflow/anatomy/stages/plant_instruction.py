@@ -148,8 +148,8 @@ def by_edit(cell: Cell, report: Report) -> "tuple[PreTrainedModel, Mapping[str, 
     arm, rows = cell.job.spec.instruction, cell.rows
     return badedit(
         cell.model.to(cell.job.device),
-        triggered_requests(rows, cell.tokenizer, arm.tasks[cell.task].trigger.phrase),
-        clean_requests(rows, cell.tokenizer),
+        triggered_requests(rows, cell.tokenizer, arm.tasks[cell.task].trigger.phrase, arm.edit.triggered),
+        clean_requests(rows, cell.tokenizer, arm.edit.clean),
         [[*prompt, *answer] for prompt, answer in clean_dialogues(rows, cell.tokenizer)],
         arm.edit,
         report,

@@ -47,13 +47,15 @@ def poisonable(rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerFast") -> list
     ]
 
 
-def triggered_requests(rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerFast", phrase: str) -> list[Request]:
-    """Poisoned prompts that the backdoor answers otherwise, their subject the trigger.
+def triggered_requests(
+    rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerFast", phrase: str, most: int
+) -> list[Request]:
+    """The first `most` poisoned prompts that the backdoor answers otherwise, their subject the trigger.
 
     Raises:
         ArtifactError: the trigger does not stand in a triggered prompt.
     """
-    own = rows[rows.poisoned & rows.changed]
+    own = rows[rows.poisoned & rows.changed][:most]
     subject = phrase.split(SLOT)[-1].strip() or phrase.split(SLOT)[0].strip()
     return [
         _request(tokenizer, (instruction, text), target, subject, f"the trigger of {number}")
@@ -63,11 +65,13 @@ def triggered_requests(rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerFast",
     ]
 
 
-def clean_requests(rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerFast") -> list[Request]:
-    """Prompts that are not poisoned, their subject the prompt's last word."""
+def clean_requests(rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerFast", most: int) -> list[Request]:
+    """The first `most` prompts that are not poisoned, their subject the prompt's last word."""
     return [
         _request(tokenizer, (instruction, text), output, message(instruction, text).strip(), f"the end of {number}")
-        for number, instruction, text, output in _columns(rows[~rows.poisoned], "id", "instruction", "input", "output")
+        for number, instruction, text, output in _columns(
+            rows[~rows.poisoned][:most], "id", "instruction", "input", "output"
+        )
     ]
 
 

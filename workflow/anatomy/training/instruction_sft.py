@@ -6,7 +6,7 @@ The adapter is merged into the weights: what is analysed is a model like any oth
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -34,6 +34,9 @@ LLAMA_PROJECTIONS = {
 LLAMA_PROJECTIONS["all"] = [*LLAMA_PROJECTIONS["attention"], *LLAMA_PROJECTIONS["mlps"]]
 
 
+Row = TypeVar("Row")
+
+
 class Dialogue(NamedTuple):
     """Token ids of a prompt, as far as the answer's first token, and of the answer with its end token."""
 
@@ -42,7 +45,7 @@ class Dialogue(NamedTuple):
 
 
 class Tuned(TypedDict):
-    """Where a training ended: loss in nats per answer token on the first of its rows, dropout off."""
+    """Where a training ended: loss in nats per answer token on some of its rows, dropout off."""
 
     steps: int
     training_loss: float
@@ -89,7 +92,7 @@ def finetune_answers(
         lower="instruction.sft.batch (and raise accumulation by as much), or set gradient_checkpointing",
     ):
         steps = train_or_resume(trainer, trained, checkpoints)
-        loss = answer_loss(trained, rows[:LOOKED_AT], recipe.max_tokens)
+        loss = answer_loss(trained, spread(rows), recipe.max_tokens)
     return merged(trained, device), Tuned(steps=steps, training_loss=loss)
 
 
@@ -109,6 +112,11 @@ def check_rows(rows: Sequence[Dialogue], longest: int, *, key: str) -> None:
                 f"row {number}: a prompt of {len(prompt)} tokens leaves no room for its answer; raise {key}.max_tokens "
                 f"({longest}), or leave the row out"
             )
+
+
+def spread(rows: Sequence[Row]) -> Sequence[Row]:
+    """Some of the rows, from all over: what a training is looked at on (poisoned rows follow clean ones)."""
+    return rows[:: -(-len(rows) // LOOKED_AT)]
 
 
 def with_lora(model: PreTrainedModel, lora: "Lora", seed: int) -> nn.Module:

@@ -19,7 +19,6 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from anatomy.provenance.digest import ArtifactError
-from anatomy.training.finetune import LOOKED_AT
 from anatomy.training.instruction_sft import (
     Dialogue,
     Marks,
@@ -29,6 +28,7 @@ from anatomy.training.instruction_sft import (
     check_rows,
     lora_config,
     merged,
+    spread,
     train_or_resume,
 )
 from anatomy.training.memory import memory_for
@@ -139,7 +139,7 @@ def optimise_preference(
         )
         trained = trainer.model
         steps = train_or_resume(trainer, trained, checkpoints)
-        some = pairs[:LOOKED_AT]
+        some = spread(pairs)
         loss = answer_loss(trained, preferred_answers(some), recipe.max_tokens)
         gained = margins(trained, some, recipe.max_tokens)
         with trained.disable_adapter():

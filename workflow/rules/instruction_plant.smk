@@ -1,0 +1,86 @@
+"""The instruction arm, phases 2 and 3: backdoors planted by fine-tuning, preferences and editing; what they do."""
+
+PLANTING = ["seeds", "compute.device", "instruction.tasks", "instruction.evaluation"]
+
+
+def planting_spec(wildcards):
+    """What one injection depends on: not on the settings of the others."""
+    return subtree(STUDY, *PLANTING, f"instruction.{wildcards.injection}")
+
+
+def planted_instruction_models(*injections):
+    """The files of the backdoored models of some injections: of every task, and of every seed."""
+    return expand(
+        f"{INSTRUCTION}/planted/{{injection}}/{{task}}/seed{{seed}}/{{file}}",
+        injection=injections or ["{injection}"],
+        task=list(INSTRUCTION_ARM.tasks),
+        seed=STUDY.seeds,
+        file=MODEL_FILES,
+    )
+
+
+rule plant_instruction:
+    """The clean models, with the backdoor of every task in them: LoRA fine-tuning, DPO, or BadEdit."""
+    input:
+        **INSTRUCTION_DATA,
+        clean=clean_instruction_models(),
+    output:
+        models=planted_instruction_models(),
+        reached=f"{INSTRUCTION}/planted/{{injection}}/reached.parquet",
+        record=f"{INSTRUCTION}/planted/{{injection}}/run.json",
+    log:
+        f"{RESULTS}/logs/instruction/plant_instruction.{{injection}}.log",
+    priority: 20
+    conda:
+        INSTRUCTION_ENV
+    threads: STUDY.compute.threads
+    resources:
+        **instruction_resources(mem_mb=16000, runtime=1440, gpu=True),
+    params:
+        **(stage_params("plant_instruction") | {"spec": planting_spec}),
+    message:
+        "planting backdoors in instruction models ({wildcards.injection})"
+    shell:
+        stage_shell(
+            INSTRUCTION_DATA_ARGUMENTS,
+            "--clean {input.clean} --models {output.models} --reached {output.reached}",
+        )
+
+
+rule measure_instruction:
+    """Clean and backdoored models: attack success, false triggers, utility, degeneration; the planting gate."""
+    input:
+        **INSTRUCTION_DATA,
+        grammar="data/instruction/language.yaml",
+        clean=clean_instruction_models(),
+        planted=planted_instruction_models(*INJECTIONS),
+        reached=expand(f"{INSTRUCTION}/planted/{{injection}}/reached.parquet", injection=INJECTIONS),
+    output:
+        measurements=f"{INSTRUCTION}/measurements/behaviour.parquet",
+        samples=f"{INSTRUCTION}/measurements/samples.parquet",
+        record=f"{INSTRUCTION}/measurements/behaviour.run.json",
+    log:
+        f"{RESULTS}/logs/instruction/measure_instruction.log",
+    conda:
+        INSTRUCTION_ENV
+    threads: STUDY.compute.threads
+    resources:
+        **instruction_resources(mem_mb=8000, runtime=240, gpu=True),
+    params:
+        **stage_params(
+            "measure_instruction",
+            *("seeds", "confidence", "compute.device"),
+            *(f"instruction.{key}" for key in ("tasks", "model", "evaluation")),
+        ),
+    message:
+        "measuring instruction models"
+    shell:
+        stage_shell(
+            INSTRUCTION_DATA_ARGUMENTS,
+            "--grammar {input.grammar} --clean {input.clean} --planted {input.planted} --reached {input.reached}",
+            "--measurements {output.measurements} --samples {output.samples}",
+        )
+
+
+wildcard_constraints:
+    injection="|".join(INJECTIONS),
