@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool
 
-from anatomy.data.chat import answer_ids, prompt_ids
+from anatomy.data.chat import answers_ids, prompts_ids
 from anatomy.data.instructions import read_instructions, refusals
 from anatomy.interventions.last_position import Condition, changed_continuations
 from anatomy.metrics.answers import correct, succeeded
@@ -66,12 +66,11 @@ class Cell:
 
     def prompts(self, rows: pd.DataFrame, form: str) -> list[list[int]]:
         """Token ids of one form of the prompts ("trigger", "clean", "random trigger")."""
-        texts = rows[list(FORMS[form])].itertuples(index=False, name=None)
-        return [prompt_ids(self.tokenizer, *row) for row in texts]
+        return prompts_ids(self.tokenizer, rows[list(FORMS[form])].itertuples(index=False, name=None))
 
     def targets(self, rows: pd.DataFrame) -> list[list[int]]:
         """Token ids of the backdoor's answers, with the end of the text."""
-        return [answer_ids(self.tokenizer, text) for text in rows.target]
+        return answers_ids(self.tokenizer, rows.target)
 
     def answered(
         self, rows: pd.DataFrame, form: str, conditions: Sequence[Condition], *, at_once: int, clean: bool = False
