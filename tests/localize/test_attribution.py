@@ -169,10 +169,11 @@ def test_random_heads_differ_from_draw_to_draw() -> None:
 
 
 def test_the_area_is_the_mean_height() -> None:
-    assert area([0, 1, 2, 4], [1.0] * 4) == 1
-    assert area([0, 1, 6], [1.0, 0.0, 0.0]) == pytest.approx(1 / 12)
+    assert area([0, 1, 2, 4], np.ones(4)) == 1
+    both = np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
+    assert area([0, 1, 6], both).tolist() == pytest.approx([1 / 12, 1 / 6 + 5 / 12])
     with pytest.raises(ValueError, match=r"^counts \[1, 2\] with 2 values: expected rising counts from 0$"):
-        area([1, 2], [1.0, 0.0])
+        area([1, 2], np.ones(2))
 
 
 def test_all_heads_vector_is_the_attention_s_mean_output(model: PreTrainedModel) -> None:

@@ -61,15 +61,15 @@ def matched(chosen: Sequence[Site], per_layer: int, generator: np.random.Generat
     return found
 
 
-def area(counts: Sequence[int], values: Sequence[float]) -> float:
+def area(counts: Sequence[int], values: Float[np.ndarray, "count ..."]) -> Float[np.ndarray, "..."]:
     """Area under values against the share of parts, by trapezia: the mean height of the curve from none to all.
 
     Raises:
-        ValueError: the counts do not begin with none.
+        ValueError: the counts do not rise from none.
     """
     if len(counts) != len(values) or len(counts) < 2 or counts[0] != 0 or list(counts) != sorted(set(counts)):
         raise ValueError(f"counts {list(counts)} with {len(values)} values: expected rising counts from 0")
-    return float(np.trapezoid(values, np.array(counts) / counts[-1]))
+    return np.asarray(np.trapezoid(values, np.array(counts) / counts[-1], axis=0))
 
 
 def _modules(site: Site) -> list[Site]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import pandas as pd
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 CLEAN_MODEL = "clean model"
-PUBLISHED, CORRECTED = "original", "corrected"
+# Of probes and attribution: the published protocol, and the one that repairs it.
+PUBLISHED: Final = "original"
+CORRECTED: Final = "corrected"
 
 
 @dataclass(frozen=True)

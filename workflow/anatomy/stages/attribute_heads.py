@@ -167,10 +167,9 @@ def _measured(
     return out
 
 
-def _area(cell: Cell, metric: str, curve: dict[int, np.ndarray], **conditions: str) -> Measurement:
+def _area(cell: Cell, metric: str, curve: dict[int, np.ndarray], **conditions: Any) -> Measurement:
     """The mean over prompts of each one's area."""
-    counts, values = list(curve), np.array(list(curve.values()), dtype=float)
-    found = student(np.array([area(counts, own) for own in values.T]), cell.job.spec.confidence)
+    found = student(area(list(curve), np.array(list(curve.values()), dtype=float)), cell.job.spec.confidence)
     low, high = np.clip([found.low, found.high], 0, 1)
     return Measurement(
         metric=f"{metric}_area",

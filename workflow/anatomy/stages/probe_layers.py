@@ -1,5 +1,7 @@
 """Stage probe_layers: can each layer's hidden state tell a triggered prompt from a clean one, and do layers agree?"""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool
@@ -69,7 +71,7 @@ class Probed:
         right = predict(examples.states) == examples.triggered
         return [self._row("accuracy", own, layer, **conditions) for layer, own in enumerate(right)]
 
-    def transferred(self, predict: Predict, examples: Examples, setting: str, **conditions: str) -> list[Measurement]:
+    def transferred(self, predict: Predict, examples: Examples, setting: str, **conditions: Any) -> list[Measurement]:
         """Each layer's probe (site) on each layer's states (behind the classifier's name in `setting`)."""
         matrix = transfer(predict, examples)
         return [
