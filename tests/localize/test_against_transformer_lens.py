@@ -26,11 +26,13 @@ SITES = [*heads(LAYERS, HEADS), *modules(LAYERS), *(Site(layer, "resid") for lay
 def test_the_sweep_equals_transformer_lens(family: str, tokens: int, make_family: Callable) -> None:
     from transformer_lens.model_bridge import TransformerBridge
 
+    tokenizer = train_tokenizer(["a word"])  # wanted and not used; one with a beginning would be read anew from a hub
+    tokenizer.bos_token = None
     model: PreTrainedModel = make_family(family).double()
     bridge: Any = TransformerBridge.boot_transformers(
         {"gpt2": "gpt2", "llama": "meta-llama/Llama-2-7b-hf", "qwen2": "Qwen/Qwen2-7B"}[family],
         hf_model=copy.deepcopy(model),
-        tokenizer=train_tokenizer(["a word"]),
+        tokenizer=tokenizer,
         device="cpu",
         dtype=torch.float64,
     )
@@ -56,7 +58,10 @@ def test_the_sweep_equals_transformer_lens(family: str, tokens: int, make_family
         return logits.log_softmax(-1).gather(-1, answers[..., None])[..., 0].sum(1)
 
     found = swept_scores(model, prompts.tolist(), answers.tolist(), constants)
-    torch.testing.assert_close(found.base, patched(None), rtol=0, atol=1e-9)
-    for number, site in enumerate(SITES):
-        torch.testing.assert_close(found.patched[number], patched(site), rtol=0, atol=1e-9)
-    assert (found.patched - found.base).abs().min() > 1e-6
+    # Of a Llama, transformers computes norms and rotary angles in float32, whatever its type; the bridge has its own.
+    near = {"rtol": 0, "atol": 1e-9 if family == "gpt2" else 1e-5}
+    torch.testing.assert_close(found.base, patched(None), **near)
+    theirs = torch.stack([patched(site) for site in SITES])
+    torch.testing.assert_close(found.patched, theirs, **near)
+    assert (found.patched - found.base).abs().mean(1).min() > 1e-3  # far more than they may differ
+    assert torch.equal(found.patched.mean(1).argsort(), theirs.mean(1).argsort())

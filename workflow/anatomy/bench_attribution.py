@@ -82,14 +82,16 @@ def sweep_rows(model: GPT2LMHeadModel, tokens: int, repetitions: int) -> Iterato
     slow, fast = cost.loop(LENGTH, tokens) - cost.forward(LENGTH, tokens), cost.sweep(LENGTH, tokens)
     for name, own, scores in zip(ways, seconds, found, strict=False):
         took = own * SIZE.heads
-        ratio = took / fastest
+        ratio, same = took / fastest, f"same to {(scores - found[-1]).abs().max().item():.0e}"
+        if name.startswith("a pass"):
+            flops = f"{PROMPTS * slow / 1e9:.0f} and {PROMPTS * fast / 1e9:.1f} GFLOP, {slow / fast:.1f}x"
+            same = f"{flops}: {ratio * fast / slow:.0%} of it reached; {same}"
         yield (
             f"sweep of {len(sites)} heads, width {SIZE.width}, {PROMPTS} prompts of {LENGTH} tokens, {tokens} scored",
-            f"{took:.2f} s ({name}, 1 head of {SIZE.heads} timed; {PROMPTS * slow / took / 1e9:.0f} GFLOP/s)",
+            f"{took:.2f} s ({name}, 1 head of {SIZE.heads} timed)",
             f"{fastest:.2f} s ({PROMPTS * fast / fastest / 1e9:.0f} GFLOP/s)",
             f"{ratio:.1f}x",
-            f"{PROMPTS * slow / 1e9:.0f} and {PROMPTS * fast / 1e9:.1f} GFLOP, {slow / fast:.1f}x: "
-            f"{ratio * fast / slow:.0%} of it reached; same to {(scores - found[-1]).abs().max().item():.0e}",
+            same,
         )
 
 
@@ -147,9 +149,11 @@ def lens(
     from transformer_lens.model_bridge import TransformerBridge
     from transformer_lens.patching import generic_activation_patch, layer_pos_head_vector_patch_setter
 
-    # The bridge wants a tokenizer and a name, and uses neither here.
+    # The bridge wants a name and a tokenizer, and uses neither; one with a beginning would be read anew from a hub.
+    tokenizer = train_tokenizer(["a word"])
+    tokenizer.bos_token = None
     bridge = TransformerBridge.boot_transformers(
-        "gpt2", hf_model=copy.deepcopy(model), tokenizer=train_tokenizer(["a word"]), device="cpu", dtype=model.dtype
+        "gpt2", hf_model=copy.deepcopy(model), tokenizer=tokenizer, device="cpu", dtype=model.dtype
     )
     bridge.enable_compatibility_mode(no_processing=True)
     bridge.eval()

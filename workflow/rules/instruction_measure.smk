@@ -11,9 +11,7 @@ LOOKED_INTO = {
     "clean": clean_instruction_models(),
     "planted": planted_instruction_models(),
 }
-LOOKED_INTO_ARGUMENTS = (
-    f"{INSTRUCTION_DATA_ARGUMENTS} --grammar {{input.grammar}} --clean {{input.clean}} --planted {{input.planted}} "
-)
+LOOKED_INTO_ARGUMENTS = f"{INSTRUCTION_DATA_ARGUMENTS} --grammar {{input.grammar}} --clean {{input.clean}} --planted {{input.planted}} "
 FOUND = f"{TOLD}/measurements/{{injection}}"
 
 

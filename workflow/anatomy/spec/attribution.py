@@ -29,7 +29,7 @@ class Attribution(Section):
     )
     prompts: Annotated[int, Field(ge=2)] = Field(32, description="clean prompts that effects are the mean of (96)")
     evaluated: Annotated[int, Field(ge=2)] = Field(
-        24, description="prompts of each kind that ablated models are asked (256)"
+        40, description="prompts of each kind that ablated models are asked (256)"
     )
     share: Fraction = Field(0.1, description="share of the heads that head ablation goes up to")
     random_draws: Count = Field(2, description="draws of random heads, of the same layers")
@@ -45,7 +45,7 @@ class Vector(Section):
     heads: Count = Field(4, description="heads that are summed (32 of 1,024 or 784)")
     means: Annotated[int, Field(ge=2)] = Field(96, description="triggered prompts that their means are over (100)")
     evaluated: Annotated[int, Field(ge=2)] = Field(
-        16, description="prompts of each kind that steered models are asked (256)"
+        28, description="prompts of each kind that steered models are asked (256)"
     )
     coefficients: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
         [1.0, 2.0, 4.0], description="what the vector is multiplied by (1); for taking away, by their negatives"
