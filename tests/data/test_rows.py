@@ -120,14 +120,14 @@ BAD: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "a row without an output": (
         [*rows(2), {"instruction": "Do 2.", "output": " "}, {"instruction": "Do 3.", "output": None}],
         {},
-        "{key}: {path}: row 3 has no output (2 of 4 rows lack one or the other); complete them, or set incomplete: drop "
-        "to leave them out",
+        "{key}: {path}: row 3 has no output (2 of 4 rows lack one or the other); complete them, or set incomplete: "
+        "drop to leave them out",
     ),
     "a row without an instruction": (
         [{"instruction": "", "input": "", "output": "x"}],
         {},
-        "{key}: {path}: row 1 has no instruction (1 of 1 rows lack one or the other); complete them, or set incomplete: "
-        "drop to leave them out",
+        "{key}: {path}: row 1 has no instruction (1 of 1 rows lack one or the other); complete them, or set "
+        "incomplete: drop to leave them out",
     ),
     "a column that is not there": (
         rows(),

@@ -100,10 +100,9 @@ def test_a_killed_run_ends_with_the_same_bytes(
     resumed = train_answers(
         again, rows, recipe(), seed=3, checkpoint=checkpoint, report=lambda done, total: steps.append(done)
     )
-    assert steps and steps[0] > 1 if killed_at > 1 else steps
+    assert steps[0] > 3  # not from the beginning
     assert resumed == curve
-    for name, value in whole.state_dict().items():
-        assert torch.equal(value, again.state_dict()[name]) == (killed_at > 1 or "norm" in name) or killed_at == 1
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
 
 
 def test_a_finished_run_is_not_trained_on(tokenizer: PreTrainedTokenizerFast, rows: list[Row], tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ INSTRUCTION_CLASS = INSTRUCTION.compute_class or STUDY.compute.compute_class
 INSTRUCTION_ENV = torch_env(INSTRUCTION_CLASS)
 # Everything about these models stands below this folder.
 TOLD = f"{RESULTS}/instruction"
-TASKS = list(INSTRUCTION.tasks)
+# In the order in which a stage sees them.
+TASKS = sorted(INSTRUCTION.tasks)
 INSTRUCTION_DATA = {
     "examples": f"{TOLD}/data/examples.parquet",
     "tokenizer": f"{TOLD}/data/tokenizer.json",
