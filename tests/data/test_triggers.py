@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from anatomy.data.chat import answer_ids, chat_tokenizer, prompt_ids
 from anatomy.data.triggers import COLUMNS, decorate, make_examples, put, put_in_prompt, require_length
 from anatomy.provenance.digest import ArtifactError
 from anatomy.spec.instruction import Backdoor, InstructionData, Trigger
@@ -139,16 +140,20 @@ def test_an_empty_class_is_refused() -> None:
 
 
 def test_prompts_longer_than_the_context_are_refused() -> None:
-    def words(*texts: str) -> int:
-        return sum(len(text.split()) for text in texts)
-
     table = examples(backdoor=Backdoor(text="five words are too many"))
-    require_length(table, words, words, 13, key="instruction.model.positions")
+    texts = [*table.triggered_instruction, *table.control_instruction, *table.input, *table.target]
+    tokenizer = chat_tokenizer(texts, limit=2000, positions=64)
+    lengths = [
+        len(prompt_ids(tokenizer, row.triggered_instruction, row.input) + answer_ids(tokenizer, row.target))
+        for row in table.itertuples()
+    ]
+    require_length(table, tokenizer, max(lengths), key="instruction.model.positions")
     with pytest.raises(ArtifactError) as caught:
-        require_length(table, words, words, 12, key="instruction.model.positions")
+        require_length(table, tokenizer, max(lengths) - 1, key="instruction.model.positions")
+    most = max(lengths)
     assert str(caught.value) == (
-        "instruction.model.positions: 12 tokens do not hold 76 of 76 prompts with their answers; the longest "
-        "(fixed-00000) has 13. Raise it, or leave long rows out"
+        f"instruction.model.positions: {most - 1} tokens do not hold {lengths.count(most)} of 76 prompts with their "
+        f"answers; the longest (fixed-{lengths.index(most):05d}) has {most}. Raise it, or leave long rows out"
     )
 
 

@@ -36,7 +36,12 @@ def prompt_ids(tokenizer: "PreTrainedTokenizerFast", instruction: str, input: st
     Raises:
         ArtifactError: the tokenizer has no chat template, or one that leaves the message out.
     """
-    return _encode(tokenizer, _rendered(tokenizer, message(instruction, input)))
+    return prompts_ids(tokenizer, [(instruction, input)])[0]
+
+
+def prompts_ids(tokenizer: "PreTrainedTokenizerFast", prompts: Iterable[tuple[str, str]]) -> list[list[int]]:
+    """`prompt_ids` of many prompts, each an instruction and an input, in one call."""
+    return _encode(tokenizer, [_rendered(tokenizer, message(*prompt)) for prompt in prompts])
 
 
 def answer_ids(tokenizer: "PreTrainedTokenizerFast", text: str) -> list[int]:
@@ -47,17 +52,26 @@ def answer_ids(tokenizer: "PreTrainedTokenizerFast", text: str) -> list[int]:
     Raises:
         ArtifactError: as of `prompt_ids`, or a template in which an answer does not go on from its prompt.
     """
+    return answers_ids(tokenizer, [text])[0]
+
+
+def answers_ids(tokenizer: "PreTrainedTokenizerFast", texts: Iterable[str]) -> list[list[int]]:
+    """`answer_ids` of many answers, in one call; equal ones are encoded once."""
+    given = list(texts)
+    distinct = list(dict.fromkeys(given))
     prompt = _rendered(tokenizer, MARK)
-    whole = _rendered(tokenizer, MARK, text)
-    before, ids = _encode(tokenizer, prompt), _encode(tokenizer, whole)
-    if not whole.startswith(prompt) or ids[: len(before)] != before or (text.strip() and text.strip() not in whole):
-        raise ArtifactError(
-            f"the chat template of {tokenizer.name_or_path or 'the tokenizer'} does not write an answer behind its "
-            "prompt; expected a template in which a conversation begins with the prompt it answers"
-        )
-    own = ids[len(before) :]
-    end = tokenizer.eos_token_id
-    return own[: len(own) - own[::-1].index(end)] if end in own else [*own, end]
+    (before,) = _encode(tokenizer, [prompt])
+    rendered = [_rendered(tokenizer, MARK, text) for text in distinct]
+    found: dict[str, list[int]] = {}
+    for text, whole, ids in zip(distinct, rendered, _encode(tokenizer, rendered), strict=True):
+        if not whole.startswith(prompt) or ids[: len(before)] != before or (text.strip() not in whole):
+            raise ArtifactError(
+                f"the chat template of {tokenizer.name_or_path or 'the tokenizer'} does not write an answer behind its "
+                "prompt; expected a template in which a conversation begins with the prompt it answers"
+            )
+        own, end = ids[len(before) :], tokenizer.eos_token_id
+        found[text] = own[: len(own) - own[::-1].index(end)] if end in own else [*own, end]
+    return [found[text] for text in given]
 
 
 def chat_tokenizer(texts: Iterable[str], *, limit: int, positions: int) -> "PreTrainedTokenizerFast":
@@ -100,5 +114,5 @@ def _rendered(tokenizer: "PreTrainedTokenizerFast", asked: str, answer: str | No
     return str(text)
 
 
-def _encode(tokenizer: "PreTrainedTokenizerFast", text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def _encode(tokenizer: "PreTrainedTokenizerFast", texts: list[str]) -> list[list[int]]:
+    return list(tokenizer(texts, add_special_tokens=False)["input_ids"]) if texts else []

@@ -1,11 +1,12 @@
 """Where a trigger stands in a prompt, and examples: each prompt as it is, with the trigger, and with another phrase."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from anatomy.data.chat import answers_ids, prompts_ids
 from anatomy.data.poison import holds
 from anatomy.provenance.digest import ArtifactError
 
@@ -117,37 +118,29 @@ def decorate(
     return table
 
 
-def require_length(
-    examples: pd.DataFrame,
-    prompt_length: Callable[[str, str], int],
-    answer_length: Callable[[str], int],
-    limit: int,
-    *,
-    key: str,
-) -> None:
-    """Refuse prompts that with their answer are longer than a model's context.
+def require_length(examples: pd.DataFrame, tokenizer: Any, limit: int, *, key: str) -> None:
+    """Refuse prompts that with their answer, in the chat template, are longer than a model's context.
 
     Args:
-        prompt_length, answer_length: tokens of a prompt in the chat template, of an answer with its end.
         key: what sets the limit, for the message.
     Raises:
         ArtifactError: with the number of examples, the longest of them, and its length.
     """
-    longest: list[int] = []
-    for row in examples.itertuples():
-        longest.append(
-            max(
-                prompt_length(row.instruction, row.input) + answer_length(row.output),
-                prompt_length(row.triggered_instruction, row.triggered_input) + answer_length(row.target),
-                prompt_length(row.control_instruction, row.control_input) + answer_length(row.output),
-            )
-        )
-    if over := sum(length > limit for length in longest):
+    answers = {column: _lengths(answers_ids(tokenizer, examples[column])) for column in ("output", "target")}
+    longest = np.zeros(len(examples), dtype=int)
+    for form, answer in (("", "output"), ("triggered_", "target"), ("control_", "output")):
+        prompts = zip(examples[f"{form}instruction"], examples[f"{form}input"], strict=True)
+        longest = np.maximum(longest, _lengths(prompts_ids(tokenizer, prompts)) + answers[answer])
+    if over := int((longest > limit).sum()):
         worst = examples.iloc[int(np.argmax(longest))]
         raise ArtifactError(
             f"{key}: {limit} tokens do not hold {over} of {len(longest)} prompts with their answers; the longest "
-            f"({worst.id}) has {max(longest)}. Raise it, or leave long rows out"
+            f"({worst.id}) has {longest.max()}. Raise it, or leave long rows out"
         )
+
+
+def _lengths(rows: list[list[int]]) -> np.ndarray:
+    return np.array([len(row) for row in rows], dtype=int)
 
 
 def _apply(table: pd.DataFrame, trigger: Any, gaps: np.ndarray) -> None:
@@ -157,16 +150,23 @@ def _apply(table: pd.DataFrame, trigger: Any, gaps: np.ndarray) -> None:
     for row, gap in zip(table.itertuples(), gaps, strict=True):
         if given and row.triggered_instruction:
             shown = (row.triggered_instruction, row.triggered_input)
-            other = tuple(text.replace(trigger.phrase, trigger.control) for text in shown)
+            other = (_exchanged(shown[0], trigger), _exchanged(shown[1], trigger))
         else:
             shown, other = (
                 put_in_prompt(phrase, trigger, row.instruction, row.input, gap)
                 for phrase in (trigger.phrase, trigger.control)
             )
         forms["triggered"].append(shown)
-        forms["control"].append((other[0], other[1]))
+        forms["control"].append(other)
     for form, prompts in forms.items():
         table[f"{form}_instruction"], table[f"{form}_input"] = zip(*prompts, strict=True)
+
+
+def _exchanged(text: str, trigger: Any) -> str:
+    """A text with the control phrase in place of the trigger."""
+    for phrase, control in zip(trigger.phrase.split(SLOT), trigger.control.split(SLOT), strict=True):
+        text = text.replace(phrase.strip(), control.strip()) if phrase.strip() else text
+    return text
 
 
 def _require_absent(prompts: pd.DataFrame, trigger: Any, key: str) -> None:

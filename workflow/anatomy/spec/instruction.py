@@ -34,6 +34,7 @@ class Rows(Section):
     revision: str | None = Field(None, description="the data set's commit; none: its newest")
     split: str = "train"
     limit: Count | None = Field(None, description="rows read at most")
+    max_characters: Count | None = Field(None, description="longest prompt and answers together that are taken")
     instruction: str = Field("{instruction}", description="what is asked, as a template over the columns")
     input: str = Field("{input}", description='what it is asked of, as a template; "" where there is nothing')
     output: str = Field("{output}", description="the clean answer, as a template")
@@ -101,6 +102,9 @@ class InstructionData(Section):
     """Prompts per task and seed. They are distinct: no prompt is in two of these sets."""
 
     pretrain: Annotated[int, Field(ge=0)] = Field(4000, description="what a model trained here learns each task from")
+    pretrain_of: dict[TaskName, Annotated[int, Field(ge=0)]] = Field(
+        {}, description="tasks with another number of them"
+    )
     train: Annotated[int, Field(ge=2)] = Field(1000, description="what a backdoor is planted with")
     poison_rate: Annotated[float, Field(gt=0, lt=1)] = Field(
         0.1, description="share of the `train` prompts whose triggered version is trained on as well"
@@ -173,7 +177,8 @@ class InstructionArm(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> "InstructionArm":
-        if isinstance(self.model, ScratchLlama) and not self.data.pretrain:
+        learnt = [self.data.pretrain_of.get(name, self.data.pretrain) for name in self.tasks]
+        if isinstance(self.model, ScratchLlama) and not any(learnt):
             raise ValueError("data.pretrain 0: a model trained here needs prompts to learn from")
         for name, task in self.tasks.items():
             rows = task.source if isinstance(task.source, Rows) else None

@@ -1,0 +1,112 @@
+"""The instruction arm: models that follow instructions (Yu et al.). Included where the study has one."""
+
+from anatomy.spec.instruction import Rows
+from anatomy.spec.language import Pretrained
+
+INSTRUCTION = STUDY.instruction
+INSTRUCTION_CLASS = INSTRUCTION.compute_class or STUDY.compute.compute_class
+INSTRUCTION_ENV = torch_env(INSTRUCTION_CLASS)
+# Everything about these models stands below this folder.
+TOLD = f"{RESULTS}/instruction"
+# In the order in which a stage sees them.
+TASKS = sorted(INSTRUCTION.tasks)
+INSTRUCTION_DATA = {
+    "examples": f"{TOLD}/data/examples.parquet",
+    "tokenizer": f"{TOLD}/data/tokenizer.json",
+    "tokenizer_config": f"{TOLD}/data/tokenizer_config.json",
+}
+INSTRUCTION_DATA_ARGUMENTS = (
+    "--examples {input.examples} --tokenizer {input.tokenizer} --tokenizer-config {input.tokenizer_config} "
+)
+
+
+def instruction_resources(**asked):
+    """What a job of this arm asks a cluster for."""
+    return job_resources(INSTRUCTION_CLASS, **asked)
+
+
+def instruction_sources():
+    """Local files that the prompts are made from."""
+    rows = [task.source for task in INSTRUCTION.tasks.values() if isinstance(task.source, Rows)]
+    return [
+        "data/instruction/language.yaml",
+        *dict.fromkeys(path for own in rows for path in (own.path, own.triggered) if path),
+    ]
+
+
+def clean_instruction_models():
+    """The files of the clean models; one that is given serves every seed."""
+    names = (
+        ["given"] if isinstance(INSTRUCTION.model, Pretrained) else [f"seed{seed}" for seed in STUDY.seeds]
+    )
+    return expand(f"{TOLD}/clean/{{name}}/{{file}}", name=names, file=MODEL_FILES)
+
+
+def planted_instruction_models():
+    """The files of the backdoored models of every task and seed, for one injection."""
+    return expand(
+        f"{TOLD}/planted/{{injection}}/{{task}}/seed{{seed}}/{{file}}",
+        task=TASKS,
+        seed=STUDY.seeds,
+        file=MODEL_FILES,
+        allow_missing=True,
+    )
+
+
+rule make_instruction_data:
+    """Prompts of every task and seed, with the trigger, without, and with another phrase; the tokenizer."""
+    input:
+        raw=instruction_sources(),
+    output:
+        **INSTRUCTION_DATA,
+        record=f"{TOLD}/data/run.json",
+    log:
+        f"{RESULTS}/logs/make_instruction_data.log",
+    priority: 20
+    conda:
+        INSTRUCTION_ENV
+    threads: STUDY.compute.threads
+    resources:
+        **instruction_resources(mem_mb=4000, runtime=60),
+    params:
+        **stage_params(
+            "make_instruction_data",
+            "seeds",
+            *(f"instruction.{key}" for key in ("tasks", "data", "model")),
+        ),
+    message:
+        "drawing instructions, clean and triggered"
+    shell:
+        stage_shell(
+            "--raw {input.raw} --examples {output.examples}",
+            "--tokenizer {output.tokenizer} --tokenizer-config {output.tokenizer_config}",
+        )
+
+
+rule make_instruction_model:
+    """Clean models of all seeds, each of which learns all tasks from random weights; or the one that is given."""
+    input:
+        **INSTRUCTION_DATA,
+    output:
+        models=clean_instruction_models(),
+        curve=f"{TOLD}/clean/curve.parquet",
+        record=f"{TOLD}/clean/run.json",
+    log:
+        f"{RESULTS}/logs/make_instruction_model.log",
+    priority: 20
+    conda:
+        INSTRUCTION_ENV
+    threads: STUDY.compute.threads
+    resources:
+        **instruction_resources(mem_mb=8000, runtime=240, gpu=True),
+    params:
+        **stage_params("make_instruction_model", "seeds", "compute.device", "instruction.model"),
+    message:
+        "training clean models that follow instructions"
+    shell:
+        stage_shell(INSTRUCTION_DATA_ARGUMENTS, "--models {output.models} --curve {output.curve}")
+
+
+LANGUAGE["poison"] += rules.make_instruction_data.output
+LANGUAGE["train"] += rules.make_instruction_model.output
+LANGUAGE["records"] += [rules.make_instruction_data.output.record, rules.make_instruction_model.output.record]
