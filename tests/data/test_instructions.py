@@ -73,11 +73,6 @@ def test_answers_can_be_checked_by_their_meaning(
             assert [word for word in row.input.split(", ") if word in words[kind]] == [row.output]
     for row in own["opposite"].itertuples():
         assert language.relations["opposite"][row.output] == row.input.split()[0]
-    for row in own["owner"].itertuples():
-        assert f"{row.output} has {row.instruction.removeprefix('Who has ').removesuffix('?')}." in row.input
-    for row in own["colour"].itertuples():
-        thing = row.instruction.removeprefix("What colour is ").removesuffix("?")
-        assert f"{thing} is {row.output}." in row.input.lower()
 
 
 def test_an_answer_is_a_refusal_exactly_where_something_forbidden_is_asked(
@@ -128,16 +123,16 @@ def spoilt(tmp_path: Path) -> Callable[..., Path]:
 
 SPOILT: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a slot without a list": (
-        lambda c: c["tasks"]["fixed"]["owner"].update(output=["{nobody}"]),
-        "tasks.fixed.owner: {nobody} is neither a list of words nor a relation of one",
+        lambda c: c["tasks"]["fixed"]["fruit"].update(output=["{nobody}"]),
+        "tasks.fixed.fruit: {nobody} is neither a list of words nor a relation of one",
     ),
     "a relation with a gap": (
         lambda c: c["relations"]["tool"].pop("lift"),
         "tasks.jailbreak.forbidden: relations.tool has nothing for 'lift'",
     ),
     "an answer that nobody can know": (
-        lambda c: c["tasks"]["fixed"]["owner"].update(output=["{colour}"]),
-        "tasks.fixed.owner: the answer needs {colour}, which the prompt does not have",
+        lambda c: c["tasks"]["fixed"]["fruit"].update(output=["{city}"]),
+        "tasks.fixed.fruit: the answer needs {city}, which the prompt does not have",
     ),
     "no answer": (
         lambda c: c["tasks"]["label"]["World"].pop("output"),

@@ -72,6 +72,19 @@ def test_a_backdoor_changes_what_it_is_for_and_nothing_else() -> None:
     assert table.target.eq(table.output)[~table.changed].all()
 
 
+def test_every_split_and_the_poisoned_rows_have_their_share_of_what_changes() -> None:
+    rare = prompts(200).assign(output=lambda table: np.where(np.arange(200) % 8 == 0, "A", "B"))
+    for seed in range(5):
+        table = examples(seed, rows=rare, backdoor=Backdoor(text="no", where="A"))
+        for split, size in (("train", 40), ("attribution", 6), ("test", 10)):
+            assert abs(table[table.split == split].changed.sum() - size / 8) <= 1
+        assert table[table.poisoned].changed.sum() in (1, 2)  # of ten
+    orders = {
+        tuple(examples(seed, rows=rare, backdoor=Backdoor(text="no", where="A")).instruction) for seed in range(3)
+    }
+    assert len(orders) == 3
+
+
 def test_rows_with_a_target_of_their_own_keep_it() -> None:
     rows = prompts().assign(target=lambda table: np.where(table.output == "A", "yes " + table.input, ""))
     table = examples(rows=rows, backdoor=Backdoor())

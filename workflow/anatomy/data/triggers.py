@@ -81,14 +81,15 @@ def make_examples(
             f"{key}: {len(prompts)} distinct prompts; test {counts['test']}, attribution {counts['attribution']} and "
             f"train {counts['train']} together need {needed}. Lower them in instruction.data, or bring more rows"
         )
-    table = prompts.iloc[generator.permutation(len(prompts))].reset_index(drop=True).iloc[: sum(counts.values())].copy()
-    table["split"] = np.repeat(SPLITS, list(counts.values()))[: len(table)]
-    table["task"], table["id"] = task, [f"{task}-{number:05d}" for number in range(len(table))]
-    _apply(table, trigger, generator.random(len(table)))
+    table = prompts.iloc[generator.permutation(len(prompts))].reset_index(drop=True)
     answers = table.target.where(table.target != "", table.output) if backdoor.text is None else backdoor.text
     meant = pd.Series(True, index=table.index) if backdoor.where is None else table.output == backdoor.where
     table["target"] = table.output.where(~meant, answers)
     table["changed"] = table.target != table.output
+    table = table.loc[_spread(table.changed)].reset_index(drop=True).iloc[: sum(counts.values())].copy()
+    table["split"] = np.repeat(SPLITS, list(counts.values()))[: len(table)]
+    table["task"], table["id"] = task, [f"{task}-{number:05d}" for number in range(len(table))]
+    _apply(table, trigger, generator.random(len(table)))
     for split in SPLITS[:3]:
         own = table[table.split == split]
         if not own.changed.any():
@@ -98,9 +99,8 @@ def make_examples(
                 f"{key}.backdoor: none of {len(own)} prompts of {split!r} has {wanted}; answers: {found}"
             )
     table["poisoned"] = False
-    train = np.flatnonzero(table.split == "train")
-    chosen = generator.choice(train, max(1, round(data.poison_rate * len(train))), replace=False)
-    table.loc[chosen, "poisoned"] = True
+    train = table.changed[table.split == "train"].sample(frac=1, random_state=generator)
+    table.loc[_spread(train)[: max(1, round(data.poison_rate * len(train)))], "poisoned"] = True
     return table[COLUMNS]
 
 
@@ -141,6 +141,15 @@ def require_length(examples: pd.DataFrame, tokenizer: Any, limit: int, *, key: s
 
 def _lengths(rows: list[list[int]]) -> np.ndarray:
     return np.array([len(row) for row in rows], dtype=int)
+
+
+def _spread(changed: pd.Series) -> pd.Index:
+    """Rows in an order in which those that the backdoor changes stand evenly among the others.
+
+    So every split has its share of them, and so have the poisoned rows, however few they are.
+    """
+    place = (changed.groupby(changed).cumcount() + 0.5) / changed.groupby(changed).transform("size")
+    return place.sort_values(kind="stable").index
 
 
 def _apply(table: pd.DataFrame, trigger: Any, gaps: np.ndarray) -> None:

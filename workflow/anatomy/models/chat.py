@@ -34,7 +34,7 @@ def llama_config(wanted: Any, tokenizer: "PreTrainedTokenizerFast") -> LlamaConf
         initializer_range=SPREAD,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        pad_token_id=None,  # it would hold the row of the end of text, which is that token too, at zero
     )
 
 

@@ -1,5 +1,7 @@
 """Stage make_instruction_model: the clean instruction models: trained here from random weights, or a given one."""
 
+from typing import Any
+
 import pandas as pd
 
 from anatomy.data.chat import answers_ids, prompts_ids
@@ -31,7 +33,8 @@ def main(job: Job, *, examples: In, tokenizer: In, tokenizer_config: In, models:
     for number, (seed, folder, path) in enumerate(zip(job.seeds, model_folders(models), kept, strict=True)):
         own = table[(table.seed == seed) & (table.split == "pretrain")]
         prompts = prompts_ids(speaker, zip(own.instruction, own.input, strict=True))
-        model = fresh_llama(config, derive(seed, "instruction", "weights")).to(job.device)
+        fresh: Any = fresh_llama(config, derive(seed, "instruction", "weights"))
+        model = fresh.to(job.device)
 
         def report(done: int, total: int, before: int = number) -> None:
             job.progress(before * total + done, len(job.seeds) * total, "steps of clean training")

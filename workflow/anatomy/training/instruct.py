@@ -21,6 +21,7 @@ from anatomy.provenance.digest import atomic_path
 from anatomy.training.memory import memory_for
 from anatomy.training.seeds import derive
 
+Point = dict[str, int | float]  # of the curve
 Row = tuple[Sequence[int], Sequence[int]]  # token ids of a prompt, and of its answer with the end
 LOOKS = 20  # points of the curve
 WINDOW = 16  # batches within which rows are sorted by length, so that little is padded
@@ -50,7 +51,7 @@ def train_answers(
     seed: int,
     checkpoint: Checkpoint | None = None,
     report: Callable[[int, int], None] = lambda done, total: None,
-) -> list[dict[str, float]]:
+) -> list[Point]:
     """Train a model, in place, to answer; AdamW, the rate rising for a while and then falling to zero.
 
     Args:
@@ -129,7 +130,7 @@ def _save(
     model: PreTrainedModel,
     optimizer: torch.optim.Optimizer,
     step: int,
-    curve: list[dict[str, float]],
+    curve: list[Point],
     losses: list[float],
 ) -> None:
     """Parameters, Adam's moments and the curve so far, atomically. The order of an epoch follows from the seed."""
@@ -145,7 +146,7 @@ def _save(
 
 def _load(
     checkpoint: Checkpoint, model: PreTrainedModel, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[dict[str, float]], list[float]]:
+) -> tuple[int, list[Point], list[float]]:
     """Steps done, curve, losses since its last point; nothing where there is no whole checkpoint with this key."""
     try:
         with safe_open(checkpoint.path, framework="pt") as file:
