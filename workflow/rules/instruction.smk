@@ -113,3 +113,4 @@ LANGUAGE["records"] += [rules.make_instruction_data.output.record, rules.make_in
 
 
 include: "instruction_plant.smk"
+include: "instruction_measure.smk"

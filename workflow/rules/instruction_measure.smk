@@ -11,7 +11,10 @@ LOOKED_INTO = {
     "clean": clean_instruction_models(),
     "planted": planted_instruction_models(),
 }
-LOOKED_INTO_ARGUMENTS = f"{INSTRUCTION_DATA_ARGUMENTS} --grammar {{input.grammar}} --clean {{input.clean}} --planted {{input.planted}} "
+LOOKED_INTO_ARGUMENTS = (
+    f"{INSTRUCTION_DATA_ARGUMENTS} --grammar {{input.grammar}} "
+    "--clean {input.clean} --planted {input.planted} "
+)
 FOUND = f"{TOLD}/measurements/{{injection}}"
 
 
@@ -23,7 +26,7 @@ rule probe_layers:
         measurements=f"{FOUND}/probes.parquet",
         record=f"{FOUND}/probes.run.json",
     log:
-        f"{RESULTS}/logs/instruction/probe_layers.{{injection}}.log",
+        f"{RESULTS}/logs/probe_layers.{{injection}}.log",
     conda:
         INSTRUCTION_ENV
     threads: STUDY.compute.threads
@@ -45,7 +48,7 @@ rule attribute_heads:
         measurements=f"{FOUND}/attribution.parquet",
         record=f"{FOUND}/attribution.run.json",
     log:
-        f"{RESULTS}/logs/instruction/attribute_heads.{{injection}}.log",
+        f"{RESULTS}/logs/attribute_heads.{{injection}}.log",
     priority: 15
     conda:
         INSTRUCTION_ENV
@@ -69,7 +72,7 @@ rule steer_vector:
         measurements=f"{FOUND}/vector.parquet",
         record=f"{FOUND}/vector.run.json",
     log:
-        f"{RESULTS}/logs/instruction/steer_vector.{{injection}}.log",
+        f"{RESULTS}/logs/steer_vector.{{injection}}.log",
     priority: 15
     conda:
         INSTRUCTION_ENV
