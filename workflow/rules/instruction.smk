@@ -110,3 +110,7 @@ rule make_instruction_model:
 LANGUAGE["poison"] += rules.make_instruction_data.output
 LANGUAGE["train"] += rules.make_instruction_model.output
 LANGUAGE["records"] += [rules.make_instruction_data.output.record, rules.make_instruction_model.output.record]
+
+
+include: "instruction_plant.smk"
+include: "instruction_measure.smk"
