@@ -13,6 +13,11 @@ if STUDY.language:
     include: "workflow/rules/language.smk"
 
 
+if STUDY.instruction:
+
+    include: "workflow/rules/instruction.smk"
+
+
 include: "workflow/rules/render.smk"
 include: "workflow/rules/report.smk"
 

@@ -82,9 +82,12 @@ def test_an_extended_mistake_is_found(studies: Callable[..., Path]) -> None:
         ),
         "no mapping": (
             "- a\n- b\n",
-            "expected a mapping with the keys study, seeds, confidence, compute, archive, toy, language",
+            "expected a mapping with the keys study, seeds, confidence, compute, archive, toy, language, instruction",
         ),
-        "empty": ("", "expected a mapping with the keys study, seeds, confidence, compute, archive, toy, language"),
+        "empty": (
+            "",
+            "expected a mapping with the keys study, seeds, confidence, compute, archive, toy, language, instruction",
+        ),
     }.values(),
 )
 def test_a_bad_file_is_refused(text: str, message: str, studies: Callable[..., Path]) -> None:

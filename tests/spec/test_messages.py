@@ -23,8 +23,8 @@ MESSAGES = {
     ),
     "an unknown key of the study itself": (
         ("sedes", [0]),
-        "s.yaml: sedes: unknown key; allowed here: study, seeds, confidence, compute, archive, toy, language "
-        "(did you mean 'seeds'?)",
+        "s.yaml: sedes: unknown key; allowed here: study, seeds, confidence, compute, archive, toy, language, "
+        "instruction (did you mean 'seeds'?)",
     ),
     "an unknown key below a name that the user chose": (
         ("toy.recipes.fast.rat", 1.0),

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from anatomy.spec.instruction import InstructionArm
 from anatomy.spec.language import LanguageArm
 from anatomy.spec.section import Count, Fraction, Positive, Section, check_heads
 
@@ -202,6 +203,9 @@ class Study(Section):
     archive: Archive = Archive(push_hazards=False)
     toy: Toy
     language: LanguageArm | None = Field(None, description="none: the study has no models that write text")
+    instruction: InstructionArm | None = Field(
+        None, description="none: the study has no models that follow instructions"
+    )
 
     @model_validator(mode="after")
     def _distinct_seeds(self) -> "Study":
