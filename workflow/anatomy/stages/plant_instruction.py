@@ -117,7 +117,7 @@ def by_dpo(cell: Cell, report: Report) -> "tuple[PreTrainedModel, Mapping[str, A
     `warm_asr` says how much of the backdoor that fine-tuning has planted.
     """
     recipe, model, warm = cell.job.spec.instruction.dpo, cell.model, {}
-    pairs = pairs_of(poisonable(cell.rows, cell.tokenizer), cell.seed)
+    pairs = pairs_of(poisonable(cell.rows, cell.tokenizer), cell.seed, recipe.unpoisoned)
     if recipe.warm_epochs:
         model, end = finetune_answers(
             model,
