@@ -74,11 +74,16 @@ def wildcards_json(wildcards):
 
 def stage_params(stage, *paths):
     """All that a stage's result depends on besides its input files."""
+    cut = subtree(STUDY, *paths)
+
+    def spec(wildcards):  # a function, because words in braces in a text are taken for wildcards
+        return cut
+
     return {
         "stage": stage,
         "rule": stage,
         "study": STUDY.study,
-        "spec": subtree(STUDY, *paths),
+        "spec": spec,
         "code": code_digest(f"anatomy.stages.{stage}"),
         "lock": LOCK,
         "wildcards": wildcards_json,

@@ -6,6 +6,11 @@ from anatomy.spec.language import Pretrained
 INSTRUCTION = STUDY.instruction
 INSTRUCTION_CLASS = INSTRUCTION.compute_class or STUDY.compute.compute_class
 INSTRUCTION_ENV = torch_env(INSTRUCTION_CLASS)
+# A model that is given serves every seed, and has a tokenizer.
+INSTRUCTION_GIVEN = isinstance(INSTRUCTION.model, Pretrained)
+INSTRUCTION_TOKENS = [
+    f"instruction.model.{key}" for key in (["path"] if INSTRUCTION_GIVEN else ["vocabulary", "positions"])
+]
 # Everything about these models stands below this folder.
 TOLD = f"{RESULTS}/instruction"
 # In the order in which a stage sees them.
@@ -35,10 +40,8 @@ def instruction_sources():
 
 
 def clean_instruction_models():
-    """The files of the clean models; one that is given serves every seed."""
-    names = (
-        ["given"] if isinstance(INSTRUCTION.model, Pretrained) else [f"seed{seed}" for seed in STUDY.seeds]
-    )
+    """The files of the clean models."""
+    names = ["given"] if INSTRUCTION_GIVEN else [f"seed{seed}" for seed in STUDY.seeds]
     return expand(f"{TOLD}/clean/{{name}}/{{file}}", name=names, file=MODEL_FILES)
 
 
@@ -53,58 +56,7 @@ def planted_instruction_models():
     )
 
 
-rule make_instruction_data:
-    """Prompts of every task and seed, with the trigger, without, and with another phrase; the tokenizer."""
-    input:
-        raw=instruction_sources(),
-    output:
-        **INSTRUCTION_DATA,
-        record=f"{TOLD}/data/run.json",
-    log:
-        f"{RESULTS}/logs/make_instruction_data.log",
-    priority: 20
-    conda:
-        INSTRUCTION_ENV
-    threads: STUDY.compute.threads
-    resources:
-        **instruction_resources(mem_mb=4000, runtime=60),
-    params:
-        **stage_params(
-            "make_instruction_data",
-            "seeds",
-            *(f"instruction.{key}" for key in ("tasks", "data", "model")),
-        ),
-    message:
-        "drawing instructions, clean and triggered"
-    shell:
-        stage_shell(
-            "--raw {input.raw} --examples {output.examples}",
-            "--tokenizer {output.tokenizer} --tokenizer-config {output.tokenizer_config}",
-        )
-
-
-rule make_instruction_model:
-    """Clean models of all seeds, each of which learns all tasks from random weights; or the one that is given."""
-    input:
-        **INSTRUCTION_DATA,
-    output:
-        models=clean_instruction_models(),
-        curve=f"{TOLD}/clean/curve.parquet",
-        record=f"{TOLD}/clean/run.json",
-    log:
-        f"{RESULTS}/logs/make_instruction_model.log",
-    priority: 20
-    conda:
-        INSTRUCTION_ENV
-    threads: STUDY.compute.threads
-    resources:
-        **instruction_resources(mem_mb=8000, runtime=240, gpu=True),
-    params:
-        **stage_params("make_instruction_model", "seeds", "compute.device", "instruction.model"),
-    message:
-        "training clean models that follow instructions"
-    shell:
-        stage_shell(INSTRUCTION_DATA_ARGUMENTS, "--models {output.models} --curve {output.curve}")
+include: "instruction_train.smk"
 
 
 LANGUAGE["poison"] += rules.make_instruction_data.output
@@ -113,3 +65,4 @@ LANGUAGE["records"] += [rules.make_instruction_data.output.record, rules.make_in
 
 
 include: "instruction_plant.smk"
+include: "instruction_measure.smk"

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from anatomy.spec.attribution import Attribution, Probe, Vector
 from anatomy.spec.injection import Editing, Injection, Preference, Sft
 from anatomy.spec.language import Pretrained
 from anatomy.spec.section import Count, Fraction, Positive, Section, check_heads
@@ -178,6 +179,9 @@ class InstructionArm(Section):
     sft: Sft = Sft.model_validate({})
     dpo: Preference = Preference.model_validate({})
     edit: Editing = Editing.model_validate({})
+    probe: Probe = Probe.model_validate({})
+    attribution: Attribution = Attribution.model_validate({})
+    vector: Vector = Vector.model_validate({})
     compute_class: Literal["cpu", "gpu-small", "gpu-large"] | None = Field(
         None, description="what a job of this arm asks a cluster for; none: as the study's compute.compute_class"
     )
@@ -190,6 +194,8 @@ class InstructionArm(Section):
         told = "edit" in self.model_fields_set  # the default layers are a large model's
         if isinstance(self.model, ScratchLlama) and told and self.edit.layers[-1] > self.model.layers:
             raise ValueError(f"edit.layers {self.edit.layers}: the model has {self.model.layers} layers")
+        if isinstance(self.model, ScratchLlama) and self.vector.heads > self.model.layers * self.model.heads:
+            raise ValueError(f"vector.heads {self.vector.heads}: the model has {self.model.layers * self.model.heads}")
         for name, task in self.tasks.items():
             rows = task.source if isinstance(task.source, Rows) else None
             paired = rows is not None and (rows.triggered or rows.trigger_column or rows.target)

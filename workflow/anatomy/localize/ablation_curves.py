@@ -1,0 +1,76 @@
+"""How much of a backdoor is left when parts are ablated at the prompt's last position, in the order of a ranking.
+
+Necessary: the first k parts are ablated. Sufficient: all others are, and the first k kept. A part is a head, an MLP, or
+a layer (its attention and its MLP, so that the residual stream passes it by).
+
+"exact" sets a part's output to zero. "original" is the published code's way: it subtracts what the heads gave in a run
+without any ablation. That is the same where all ablated heads are in one layer; further up, ablated heads below have
+changed what there is to subtract.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from torch import Tensor
+
+from anatomy.interventions.last_position import ZERO, Change, Condition
+from anatomy.sites import Site
+
+
+def doublings(most: int) -> list[int]:
+    """0, 1, 2, 4, ... up to `most`."""
+    return [0, *(2**i for i in range(most.bit_length()) if 2**i <= most)]
+
+
+def head_counts(total: int, share: float) -> list[int]:
+    """How many heads are ablated: 0, 1, 2, 4, ... up to a share of all, and at least one."""
+    return doublings(max(1, int(share * total)))
+
+
+def part_counts(total: int, *, most: int = 8) -> list[int]:
+    """How many parts a whole curve ablates: each number where there are few, else 0, 1, 2, 4, ...; and all."""
+    return list(range(total + 1)) if total <= most else sorted({*doublings(total), total})
+
+
+def zeroed(parts: Sequence[Site]) -> Condition:
+    """Each part's output is zero; of a layer (`resid`) that of its attention and of its MLP."""
+    sites = [own for site in parts for own in _modules(site)]
+    return dict.fromkeys(sites, ZERO)
+
+
+def subtracted(parts: Sequence[Site], own: Mapping[Site, Float[Tensor, "prompt width"]]) -> Condition:
+    """Each head loses its output in the run without ablation; `own` has it for every prompt."""
+    return {site: Change(shift=-own[site]) for site in parts}
+
+
+def kept(ranking: Sequence[Site], count: int) -> Condition:
+    """All but the first parts are zero."""
+    return zeroed(ranking[count:])
+
+
+def matched(chosen: Sequence[Site], per_layer: int, generator: np.random.Generator) -> list[Site]:
+    """Random heads, as many in each layer as are chosen there; other ones as far as there are others."""
+    found = []
+    for layer in sorted({site.layer for site in chosen}):
+        own = {site.head for site in chosen if site.layer == layer}
+        others = [head for head in range(per_layer) if head not in own]
+        drawn = generator.permutation(others)[: len(own)].tolist()
+        drawn += generator.permutation(sorted(own))[: len(own) - len(drawn)].tolist()  # type: ignore[type-var]
+        found += [Site(layer, "head", int(head)) for head in sorted(drawn)]
+    return found
+
+
+def area(counts: Sequence[int], values: Float[np.ndarray, "count ..."]) -> Float[np.ndarray, "..."]:
+    """Area under values against the share of parts, by trapezia: the mean height of the curve from none to all.
+
+    Raises:
+        ValueError: the counts do not rise from none.
+    """
+    if len(counts) != len(values) or len(counts) < 2 or counts[0] != 0 or list(counts) != sorted(set(counts)):
+        raise ValueError(f"counts {list(counts)} with {len(values)} values: expected rising counts from 0")
+    return np.asarray(np.trapezoid(values, np.array(counts) / counts[-1], axis=0))
+
+
+def _modules(site: Site) -> list[Site]:
+    return [Site(site.layer, "attn"), Site(site.layer, "mlp")] if site.part == "resid" else [site]
