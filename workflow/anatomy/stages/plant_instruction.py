@@ -152,7 +152,8 @@ def by_edit(cell: Cell, report: Report) -> "tuple[PreTrainedModel, Mapping[str, 
     if recipe.subject == "last":
         triggered, clean = ([own._replace(subject=len(own.prompt) - 1) for own in side] for side in (triggered, clean))
     texts = [[*prompt, *answer] for prompt, answer in clean_dialogues(rows, cell.tokenizer)]
-    return badedit(cell.model.to(cell.job.device), triggered, clean, texts, recipe, report)
+    cell.model.to(cell.job.device)  # type: ignore[arg-type]  # in place
+    return badedit(cell.model, triggered, clean, texts, recipe, report)
 
 
 WAYS = {"sft": by_sft, "dpo": by_dpo, "edit": by_edit}
