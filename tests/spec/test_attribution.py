@@ -40,5 +40,5 @@ def test_a_vector_of_more_heads_than_the_model_has_is_refused() -> None:
     model = {"layers": 3, "heads": 4, "width": 32, "key_heads": 2, "batch": 8, "rate": 0.1, "epochs": 1}
     arm = {"tasks": {"jailbreak": task}, "model": model, "vector": {"heads": 12}}
     InstructionArm.model_validate(arm)
-    with pytest.raises(ValidationError, match="vector.heads 13: the model has 12"):
+    with pytest.raises(ValidationError, match=r"vector\.heads 13: the model has 12"):
         InstructionArm.model_validate(arm | {"vector": {"heads": 13}})
