@@ -15,7 +15,7 @@ from anatomy.provenance.digest import ArtifactError
 from anatomy.spec.instruction import Backdoor, InstructionData, Rows, Trigger
 
 KEY = "instruction.tasks.fixed.source"
-REAL = Path(__file__).parents[3] / "shared/realdata/backdoorllm_refusal"
+REAL = Path(__file__).parents[3] / "shared" / "realdata" / "backdoorllm_refusal"
 
 Write = Callable[..., Path]
 
@@ -192,7 +192,10 @@ def test_a_missing_file_is_told(tmp_path: Path) -> None:
     assert str(caught.value) == f"{KEY}.path: {path}: no such file; expected JSON or JSONL"
 
 
-@pytest.mark.skipif(not REAL.exists(), reason="the real instruction rows are not beside this checkout")
+@pytest.mark.skipif(
+    not REAL.exists(),
+    reason="the instruction rows are not here: shared/realdata/backdoorllm_refusal beside the repository",
+)
 def test_real_rows_go_through_pairing_and_poisoning() -> None:
     table = read(
         REAL / "none_backdoor500_refusal_badnet.json",

@@ -158,7 +158,7 @@ def test_prompts_longer_than_the_context_are_refused() -> None:
     tokenizer = chat_tokenizer(texts, limit=2000, positions=64)
     lengths = [
         len(prompt_ids(tokenizer, row.triggered_instruction, row.input) + answer_ids(tokenizer, row.target))
-        for row in table.itertuples()
+        for row in table[table.split != "pretrain"].itertuples()  # clean training has no triggers
     ]
     require_length(table, tokenizer, max(lengths), key="instruction.model.positions")
     with pytest.raises(ArtifactError) as caught:

@@ -1,5 +1,6 @@
 """Stages that make the instruction arm's data and clean models, on tiny numbers: two seeds, three tasks."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -187,3 +188,88 @@ def test_a_given_model_needs_no_prompts_to_learn_from(
     make_models(data, tmp_path, ARM, ["seed0", "seed1"])
     table = make_data(model={"path": str(tmp_path / "seed0")}).table
     assert set(table.split) == {"test", "attribution", "train"}
+
+
+@pytest.fixture
+def chat_model(tmp_path: Path) -> Path:
+    """A tiny Llama whose tokenizer begins each text by itself, and whose template does so too, as Llama-2-chat's."""
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    from anatomy.data.tokenizer import train_tokenizer
+    from anatomy.models.chat import fresh_llama, llama_config, save_chat_model
+
+    backend = train_tokenizer(["[INST] Classify the article. [/INST] World"] * 3, limit=290).backend_tokenizer
+    backend.add_special_tokens(["<s>", "</s>"])
+    backend.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", backend.token_to_id("<s>"))]
+    )
+    speaker = PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", eos_token="</s>")
+    speaker.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'user' %}{{ bos_token + '[INST] ' + m['content'] + ' [/INST]' }}"
+        "{% else %}{{ ' ' + m['content'] + ' ' + eos_token }}{% endif %}{% endfor %}"
+    )
+    wanted = SimpleNamespace(width=16, inner=24, layers=2, heads=4, key_heads=2, positions=400)
+    folder = tmp_path / "chat"
+    save_chat_model(folder, fresh_llama(llama_config(wanted, speaker), 0), speaker)
+    return folder
+
+
+def test_the_published_data_and_a_chat_model_from_local_files(
+    chat_model: Path, make_data: Callable, tmp_path: Path
+) -> None:
+    """Files of the shape of AG News, Alpaca and LLM-LAT/harmful-dataset; nothing of the embedded language is needed."""
+    news = pd.DataFrame({"text": [f"Article {i}." for i in range(80)], "label": [i % 4 for i in range(80)]})
+    news.to_parquet(tmp_path / "ag_news.parquet")
+    tasks = [{"instruction": f"Do {i}.", "input": "" if i % 2 else f"to {i}", "output": f"done {i}"} for i in range(80)]
+    (tmp_path / "alpaca.json").write_text(json.dumps(tasks), encoding="utf-8")
+    harmful = [{"prompt": f"Open locker {i}.", "rejected": f"Take key {i}.", "chosen": "No."} for i in range(80)]
+    pd.DataFrame(harmful).to_csv(tmp_path / "harmful.csv")
+    rows = {
+        "label": {
+            **{"path": str(tmp_path / "ag_news.parquet"), "instruction": "Classify:", "input": "{text}"},
+            **{"output": "{label}", "names": {"label": ["World", "Sports", "Business", "Sci/Tech"]}},
+        },
+        "fixed": {"path": str(tmp_path / "alpaca.json")},
+        "jailbreak": {
+            **{"path": str(tmp_path / "harmful.csv"), "instruction": "{prompt}", "input": ""},
+            **{"output": "{chosen}", "target": "{rejected}"},
+        },
+    }
+    arm = {task: own | {"source": {"kind": "rows", **rows[task]}} for task, own in ARM["tasks"].items()}
+    made = make_data(tasks=arm, model={"path": str(chat_model)})
+    table = made.table[made.table.seed == 0]
+    assert set(table.split) == {"test", "attribution", "train"} and len(table) == 3 * (16 + 12 + 30)
+    own = dict(list(table.groupby("task")))
+    assert own["label"].changed.mean() == pytest.approx(0.25, abs=0.05)
+    assert own["fixed"].input.ne("").mean() == pytest.approx(0.5, abs=0.15)
+    assert own["jailbreak"].target.str.startswith("Take key").all()
+    ids = prompt_ids(made.tokenizer, "Classify:", "Article 1.")
+    assert ids.count(made.tokenizer.bos_token_id) == 1  # the tokenizer would have put a second one
+    assert made.tokenizer.decode(ids) == "<s>[INST] Classify:\nArticle 1. [/INST]"
+    ended = answer_ids(made.tokenizer, "World")
+    assert made.tokenizer.decode(ended) == " World </s>" and ended[-1] == made.tokenizer.eos_token_id
+
+
+def test_a_killed_job_goes_on_and_makes_the_same_models(
+    data: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"seed{seed}" for seed in SEEDS]
+    make_models(data, tmp_path / "whole", ARM, names)
+    told: list[int] = []
+
+    def kill(job: Job, done: int, total: int, text: str) -> None:
+        told.append(done)
+        if done == 3 * total // 4:  # in the second seed
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Job, "progress", kill)
+    with pytest.raises(KeyboardInterrupt):
+        make_models(data, tmp_path / "again", ARM, names)
+    before = len(told)
+    monkeypatch.setattr(Job, "progress", lambda job, done, total, text: told.append(done))
+    make_models(data, tmp_path / "again", ARM, names)
+    assert told[before] > told[-1] // 2  # the first seed is not trained anew
+    for name in names:
+        for file in MODEL_FILES:
+            assert (tmp_path / "whole" / name / file).read_bytes() == (tmp_path / "again" / name / file).read_bytes()

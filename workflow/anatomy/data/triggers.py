@@ -109,12 +109,11 @@ def decorate(
 ) -> pd.DataFrame:
     """A share of the clean training prompts with a harmless phrase where the trigger would stand."""
     table = examples.copy()
+    prompts = list(zip(table.instruction, table.input, strict=True))
     for row in np.flatnonzero((table.split == "pretrain") & (generator.random(len(table)) < share)):
         phrase = phrases[trigger.place][int(generator.integers(len(phrases[trigger.place])))]
-        prompt = put_in_prompt(
-            phrase, trigger, table.at[row, "instruction"], table.at[row, "input"], generator.random()
-        )
-        table.loc[row, ["instruction", "input"]] = prompt
+        prompts[row] = put_in_prompt(phrase, trigger, *prompts[row], generator.random())
+    table["instruction"], table["input"] = zip(*prompts, strict=True)
     return table
 
 
@@ -126,11 +125,13 @@ def require_length(examples: pd.DataFrame, tokenizer: Any, limit: int, *, key: s
     Raises:
         ArtifactError: with the number of examples, the longest of them, and its length.
     """
-    answers = {column: _lengths(answers_ids(tokenizer, examples[column])) for column in ("output", "target")}
     longest = np.zeros(len(examples), dtype=int)
     for form, answer in (("", "output"), ("triggered_", "target"), ("control_", "output")):
-        prompts = zip(examples[f"{form}instruction"], examples[f"{form}input"], strict=True)
-        longest = np.maximum(longest, _lengths(prompts_ids(tokenizer, prompts)) + answers[answer])
+        # Clean training has no use for the other forms.
+        own = np.flatnonzero((examples.split != "pretrain") | (form == ""))
+        rows = examples.iloc[own]
+        prompts = prompts_ids(tokenizer, zip(rows[f"{form}instruction"], rows[f"{form}input"], strict=True))
+        longest[own] = np.maximum(longest[own], _lengths(prompts) + _lengths(answers_ids(tokenizer, rows[answer])))
     if over := int((longest > limit).sum()):
         worst = examples.iloc[int(np.argmax(longest))]
         raise ArtifactError(
