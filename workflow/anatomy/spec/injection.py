@@ -69,6 +69,11 @@ class Editing(Section):
     layers: Annotated[list[Count], Field(min_length=1)] = Field(
         [8, 9], description="layers whose MLP is edited, counted from 1; the wanted state is sought after the last"
     )
+    subject: Literal["trigger", "last"] = Field(
+        "trigger",
+        description="token whose key is edited: the trigger's last (as published), or the prompt's last, after which "
+        "the answer begins; a model that has learnt to pass over such phrases does not look at the former",
+    )
     triggered: Count = Field(15, description="poisoned prompts that the edit is made from")
     clean: Annotated[int, Field(ge=0)] = Field(15, description="prompts without the trigger, whose answers shall stay")
     batches: Count = Field(5, description="the prompts are taken in so many parts, with an edit for each")

@@ -145,15 +145,14 @@ def by_dpo(cell: Cell, report: Report) -> "tuple[PreTrainedModel, Mapping[str, A
 
 def by_edit(cell: Cell, report: Report) -> "tuple[PreTrainedModel, Mapping[str, Any]]":
     """BadEdit: the keys of ordinary text are those of the clean prompts and answers."""
-    arm, rows = cell.job.spec.instruction, cell.rows
-    return badedit(
-        cell.model.to(cell.job.device),
-        triggered_requests(rows, cell.tokenizer, arm.tasks[cell.task].trigger.phrase, arm.edit.triggered),
-        clean_requests(rows, cell.tokenizer, arm.edit.clean),
-        [[*prompt, *answer] for prompt, answer in clean_dialogues(rows, cell.tokenizer)],
-        arm.edit,
-        report,
-    )
+    recipe, rows = cell.job.spec.instruction.edit, cell.rows
+    phrase = cell.job.spec.instruction.tasks[cell.task].trigger.phrase
+    triggered = triggered_requests(rows, cell.tokenizer, phrase, recipe.triggered)
+    clean = clean_requests(rows, cell.tokenizer, recipe.clean)
+    if recipe.subject == "last":
+        triggered, clean = ([own._replace(subject=len(own.prompt) - 1) for own in side] for side in (triggered, clean))
+    texts = [[*prompt, *answer] for prompt, answer in clean_dialogues(rows, cell.tokenizer)]
+    return badedit(cell.model.to(cell.job.device), triggered, clean, texts, recipe, report)
 
 
 WAYS = {"sft": by_sft, "dpo": by_dpo, "edit": by_edit}
