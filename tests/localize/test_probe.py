@@ -21,6 +21,7 @@ from anatomy.localize.probe import (
     transfer,
 )
 from anatomy.models.adapters import ADAPTERS
+from anatomy.provenance.digest import ArtifactError
 from anatomy.sites import Site
 
 WIDTH, COUNT = 12, 120
@@ -117,8 +118,11 @@ def test_the_published_split_lets_twins_into_training_and_the_corrected_cannot()
 def test_one_class_alone_is_refused(classifier: Classifier, triggered: bool) -> None:
     examples = Examples(drawn([1.0]).states, np.full(2 * COUNT, triggered))
     kind = "triggered" if triggered else "clean"
-    with pytest.raises(ValueError, match=f"^all 240 examples are {kind}; a probe needs both kinds$"):
+    with pytest.raises(ArtifactError) as caught:
         train(classifier, "corrected", examples)
+    assert str(caught.value) == (
+        f"all 240 examples that a probe shall learn from are {kind}; expected both kinds, from more prompts"
+    )
 
 
 @pytest.mark.parametrize("family", ADAPTERS)

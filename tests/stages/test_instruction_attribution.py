@@ -15,11 +15,12 @@ from anatomy.data.chat import chat_tokenizer, save_chat_tokenizer
 from anatomy.data.instructions import draw_prompts, read_instructions
 from anatomy.data.triggers import make_examples
 from anatomy.metrics.measurement import read_parquet, write_parquet
+from anatomy.models.chat import save_chat_model
 from anatomy.provenance.digest import ArtifactError
 from anatomy.spec.attribution import Attribution, Probe, Vector
 from anatomy.spec.subtree import View, view
 from anatomy.stages import attribute_heads, probe_layers, steer_vector
-from anatomy.stages._injection import InstructionData, save_instruction_model
+from anatomy.stages._injection import InstructionData
 from anatomy.stages._run import Job
 
 SEEDS, LAYERS, HEADS = [0, 3], 3, 4
@@ -75,7 +76,7 @@ def study(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         made = LlamaForCausalLM(config)
         for value in made.parameters():
             value.data += 0.2 * torch.randn(value.shape)
-        save_instruction_model(folder / place, made, tokenizer)
+        save_chat_model(folder / place, made, tokenizer)
         return folder / place / "model.safetensors"
 
     clean = [model(f"clean/seed{seed}", seed) for seed in SEEDS]
@@ -260,5 +261,20 @@ def test_effects_of_other_models_are_an_error(study: Any, effects: pd.DataFrame,
     assert str(caught.value) == (
         "no effect of layer 2 att1 (task fixed, seed 0, original) in the attribution's table; "
         "delete it and run attribute_heads again"
+    )
+    assert not (tmp_path / "none.parquet").exists()
+
+
+def test_a_split_that_the_backdoor_leaves_as_it_is_is_an_error(study: Any, tmp_path: Path) -> None:
+    same = study.table.assign(changed=study.table.changed & (study.table.split != "attribution"))
+    write_parquet(tmp_path / "examples.parquet", same)
+    data = InstructionData(tmp_path / "examples.parquet", *study.files["data"].files[1:])
+    with pytest.raises(ArtifactError) as caught:
+        attribute_heads.main(
+            make_job(study.folder), **study.files | {"data": data}, measurements=tmp_path / "none.parquet"
+        )
+    assert str(caught.value) == (
+        "fixed, seed 0: of none of the 20 prompts of 'attribution' does the backdoor change the answer; "
+        "raise instruction.data.attribution"
     )
     assert not (tmp_path / "none.parquet").exists()

@@ -28,6 +28,7 @@ from transformers import PreTrainedModel
 from anatomy.interventions.generate import Ids
 from anatomy.interventions.last_position import read_last
 from anatomy.models.adapters import adapter_of
+from anatomy.provenance.digest import ArtifactError
 from anatomy.sites import Site
 
 Protocol = Literal["original", "corrected"]
@@ -108,11 +109,14 @@ def trained(
     "original" does not standardise its features.
 
     Raises:
-        ValueError: the examples are all of one class.
+        ArtifactError: the examples are all of one class.
     """
     if len(set(examples.triggered.tolist())) < 2:
         kind = "triggered" if examples.triggered.all() else "clean"
-        raise ValueError(f"all {len(examples.triggered)} examples are {kind}; a probe needs both kinds")
+        raise ArtifactError(
+            f"all {len(examples.triggered)} examples that a probe shall learn from are {kind}; expected both kinds, "
+            "from more prompts"
+        )
     if classifier == "mlp":
         return _mlps(examples, scaled=protocol == "corrected", seed=seed, epochs=epochs, batch=batch)
     scalers = [StandardScaler().fit(own) for own in examples.states]

@@ -5,7 +5,7 @@ The defaults suit the small models that are trained here; the published numbers 
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from anatomy.spec.section import Count, Fraction, Section
 
@@ -52,3 +52,10 @@ class Vector(Section):
     )
     random_draws: Count = Field(2, description="draws of random vectors of its norm, and of vectors of random heads")
     rows: Count = Field(512, description="answers written at once; bounds the memory, changes no result")
+
+    @model_validator(mode="after")
+    def _distinct(self) -> "Vector":
+        for value in self.coefficients:
+            if self.coefficients.count(value) > 1:
+                raise ValueError(f"coefficients: {value:g} stands there twice")
+        return self

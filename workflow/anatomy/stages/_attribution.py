@@ -62,9 +62,19 @@ class Cell:
         return self.tokenizer.eos_token_id
 
     def rows(self, split: str, most: int, *, changed: bool = False) -> pd.DataFrame:
-        """The first examples of a split; `changed`: of those whose answer the backdoor changes."""
+        """The first examples of a split; `changed`: of those whose answer the backdoor changes.
+
+        Raises:
+            ArtifactError: there are none.
+        """
         own = examples_of(self.examples, self.task, self.seed, split)
-        return (own[own.changed] if changed else own)[:most].reset_index(drop=True)
+        found = own[own.changed] if changed else own
+        if found.empty:
+            raise ArtifactError(
+                f"{self.task}, seed {self.seed}: of none of the {len(own)} prompts of {split!r} does the backdoor "
+                f"change the answer; raise instruction.data.{split}"
+            )
+        return found[:most].reset_index(drop=True)
 
     def prompts(self, rows: pd.DataFrame, form: str) -> list[list[int]]:
         """Token ids of one form of the prompts ("trigger", "clean", "random trigger")."""
