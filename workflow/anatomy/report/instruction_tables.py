@@ -157,9 +157,9 @@ def head_ablation_rows(evidence: Evidence, injections: Iterable[str], *, metrics
         reading = [ABLATIONS[key] for key in zip(rows.experiment, rows.variant, strict=True)]
         return with_task(
             rows.assign(
-                row=[share_of_heads(*map(int, setting.split("/"))) for setting in rows.setting],
-                column=[published_column(recipe) for recipe in rows.recipe],
-                variant=reading,
+                row=rows.setting.map(share_of_heads),
+                column=rows.recipe.map(published_column),
+                variant=pd.Series(reading, index=rows.index, dtype=object),
             )
         )
 
@@ -171,8 +171,7 @@ def published_heads(path: Path) -> pd.DataFrame:
     table = in_shares(read_published(path, "1"))
     model, task = table.subject.str.split(n=1).str[0], table.subject.str.split(n=1).str[1]
     columns, totals = zip(*[PUBLISHED_MODELS[name] for name in model], strict=True) if len(table) else ((), ())
-    counts = [int(row.split()[0]) for row in table.row]
-    rows = [share_of_heads(count, total) for count, total in zip(counts, totals, strict=True)]
+    rows = [share_of_heads(f"{row.split()[0]}/{total}") for row, total in zip(table.row, totals, strict=True)]
     return table.assign(subject=task, row=rows, column=columns)
 
 
@@ -191,8 +190,9 @@ def published_column(recipe: str) -> str:
     return PUBLISHED_MODELS[plain][0] if plain in PUBLISHED_MODELS else INJECTIONS["sft"]
 
 
-def share_of_heads(count: int, total: int) -> str:
-    """ "2.8 % of heads"."""
+def share_of_heads(setting: str) -> str:
+    """ "1/36" -> "2.8 % of heads"."""
+    count, total = map(int, setting.split("/"))
     return f"{100 * count / total:.1f}".removesuffix(".0") + " % of heads"
 
 
@@ -230,3 +230,8 @@ def planted_cells(
         task = table.subject.map({name: i for i, name in enumerate(tasks)}).fillna(len(tasks))
         table = table.assign(_share=1000 * task + table.row.str.split().str[0].astype(float))
     return table.sort_values(["_share", "_place"], kind="stable", ignore_index=True)[TABLE_COLUMNS]
+
+
+def planted_words(evidence: Evidence, task: str, injection: str) -> str:
+    """ "3 of 3 planted"."""
+    return f"{len(evidence.planted_of(task, injection))} of {len(evidence.all_seeds)} planted"
