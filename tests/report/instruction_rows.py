@@ -48,7 +48,12 @@ def behave(add, success: float, model: dict[str, str] | None = None) -> None:
     own = model or {}
     for inputs, variant in product(("trigger", "clean", "random trigger"), ("exact", "original")):
         more = {"inputs": inputs, "variant": variant, "control": inputs if inputs == "random trigger" else "", **own}
-        add("behaviour", "asr" if inputs == "trigger" else "false_trigger", success if inputs == "trigger" else 0, **more)
+        add(
+            "behaviour",
+            "asr" if inputs == "trigger" else "false_trigger",
+            success if inputs == "trigger" else 0,
+            **more,
+        )
         add("behaviour", "kept" if inputs == "trigger" else "utility", 0.95, **more)
     for inputs in ("trigger", "clean", "random trigger"):
         control = inputs if inputs == "random trigger" else ""

@@ -138,7 +138,9 @@ def vector_rows(evidence: Evidence, injections: Iterable[str], *, planted_only: 
     chosen = pd.concat([added, taken, beside])
     chosen = chosen.assign(row=_added_or_taken(chosen) + chosen.control.map(VECTORS))
     unchanged = unchanged.assign(row=_added_or_taken(unchanged) + "none")
-    unchanged = unchanged.assign(row=unchanged.row.where(unchanged.control == "", unchanged.row + ", in the clean model"))
+    unchanged = unchanged.assign(
+        row=unchanged.row.where(unchanged.control == "", unchanged.row + ", in the clean model")
+    )
     both = pd.concat([*(unchanged.assign(variant=variant) for variant in PROTOCOLS), chosen])
     return both.assign(variant=both.variant.map(PROTOCOLS), control="")
 

@@ -13,7 +13,15 @@ from matplotlib.figure import Figure
 from anatomy.report.cells import estimate_cells, lay_beside
 from anatomy.report.figures.dots import with_seeds
 from anatomy.report.figures.style import SMALL, STYLE, new_figure, note
-from anatomy.report.instruction_tables import INJECTIONS, PROBES, PROTOCOLS, TASKS, UNPUBLISHED, planted_words, with_task
+from anatomy.report.instruction_tables import (
+    INJECTIONS,
+    PROBES,
+    PROTOCOLS,
+    TASKS,
+    UNPUBLISHED,
+    planted_words,
+    with_task,
+)
 from anatomy.report.tables import Evidence
 
 ACCURACY = "cividis"  # from dark to light, also for colour-blind readers and on paper
@@ -23,7 +31,7 @@ CHANCE = 0.5
 EFFECTS = (
     ("original", "", "published"),
     ("corrected", "", "corrected"),
-    ("corrected", "clean model", "control: clean"),
+    ("corrected", "clean model", "control: clean model"),
 )
 
 
@@ -42,8 +50,7 @@ def transfer(evidence: Evidence, injections: Sequence[str]) -> tuple[Figure, pd.
     data = lay_beside(estimate_cells(rows, evidence.confidence), UNPUBLISHED)
     maps = [(probe, protocol) for probe in PROBES.values() for protocol in PROTOCOLS.values()]
     cells = [(injection, task) for injection in injections for task in TASKS]
-    figure = new_figure(0.75 + 1.55 * len(cells))
-    grid = figure.subplots(len(cells), len(maps), squeeze=False, sharex=True, sharey=True)
+    figure, grid = _grid(len(cells), len(maps), 0.75 + 1.55 * len(cells), empty=not len(data))
     for line, (injection, task) in zip(grid, cells, strict=True):
         own = data[data.subject == f"{TASKS[task]}, {INJECTIONS[injection]}"]
         for axes, (probe, protocol) in zip(line, maps, strict=True):
@@ -62,16 +69,12 @@ def transfer(evidence: Evidence, injections: Sequence[str]) -> tuple[Figure, pd.
 
 def _transfer_map(axes: Axes, own: pd.DataFrame) -> None:
     """One map, and below it the mean on the diagonal and beside it."""
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    if not len(own):
-        note(axes, "nothing to\nanalyse")
+    if not _is_map(axes, own):
         return
     probe, layer = own.row.str.split().str[-1].astype(int), own.column.str.split().str[-1].astype(int)
     square = own.assign(probe=probe, layer=layer).pivot(index="probe", columns="layer", values="measured")
     values = square.to_numpy()
     axes.pcolormesh(square.columns, square.index, values, cmap=ACCURACY, vmin=CHANCE, vmax=1, shading="nearest")
-    axes.invert_yaxis()
     axes.set_yticks(_ticks(len(square)))
     axes.set_xticks(_ticks(len(square)))
     others = values[~np.eye(len(values), dtype=bool)]
@@ -100,43 +103,61 @@ def _effect_maps(evidence: Evidence, columns: Sequence[tuple[str, str, str, str]
     rows = rows[pd.Series(kept, index=rows.index, dtype=bool) & rows.site.str.contains(r" att\d", regex=True)]
     rows = with_task(rows.assign(row=rows.site, column=rows.model.map(INJECTIONS)))
     data = with_seeds(lay_beside(estimate_cells(rows[:0], evidence.confidence), UNPUBLISHED), rows)
-    figure = new_figure(0.6 + 1.75 * len(TASKS))
-    grid = figure.subplots(len(TASKS), len(columns), squeeze=False, sharex=True, sharey=True)
+    figure, grid = _grid(len(TASKS), len(columns), 0.6 + 1.75 * len(TASKS), empty=not len(data))
     for line, task in zip(grid, TASKS, strict=True):
-        for axes, (injection, protocol, control, title) in zip(line, columns, strict=True):
+        maps = []
+        for injection, protocol, control, _ in columns:
             own = data[(data.subject == TASKS[task]) & (data.column == INJECTIONS[injection])]
             own = own[(own.variant == protocol) & (own.control == control)]
-            first = own[own.seed == own.seed.min()] if len(own) else own
-            largest = _effect_map(axes, first)
-            head = f"{title}, seed {own.seed.min()}\n" if len(own) else f"{title}\n"
-            axes.set_title(head + largest, fontsize=SMALL + 0.5, fontweight="normal", loc="left")
+            maps.append(own[own.seed == own.seed.min()] if len(own) else own)
+        # One scale for the models of a row, so that the control shows how little it is.
+        most = max([1e-9, *(float(own.measured.abs().max()) for own in maps if len(own))])
+        for axes, own, (injection, _, _, title) in zip(line, maps, columns, strict=True):
+            _effect_map(axes, own, most)
+            if len(own):
+                under = f"seed {own.seed.iloc[0]}, largest {_short(own.measured.max(), 3)}"
+            else:
+                under = planted_words(evidence, task, injection)
+            axes.set_title(f"{title}\n{under}", fontsize=SMALL + 0.5, fontweight="normal", loc="left")
         line[0].set_ylabel(f"{TASKS[task]}\nlayer", fontsize=SMALL + 0.5)
     for axes in grid[-1]:
         axes.set_xlabel("head", fontsize=SMALL + 0.5)
     bar = figure.colorbar(ScalarMappable(Normalize(-1, 1), EFFECT), ax=grid, location="top", aspect=50, shrink=0.7)
-    bar.set_label("ACIE, as a share of the panel's largest", fontsize=SMALL + 0.5)
+    bar.set_label("ACIE, as a share of the row's largest", fontsize=SMALL + 0.5)
+    bar.set_ticks([-1, 0, 1], labels=["−1", "0", "1"])
     return figure, data
 
 
-def _effect_map(axes: Axes, own: pd.DataFrame) -> str:
-    """Draw one model's effects on a scale of its own; return what the largest is."""
-    axes.grid(visible=False)
-    axes.spines[:].set_visible(False)
-    if not len(own):
-        note(axes, "nothing to analyse")
-        return ""
+def _effect_map(axes: Axes, own: pd.DataFrame, most: float) -> None:
+    """One model's effects, from minus to plus `most`."""
+    if not _is_map(axes, own):
+        return
     layer = own.row.str.extract(r"layer (\d+)")[0].astype(int)
     square = own.assign(layer=layer, head=own.row.str.extract(r"att(\d+)")[0].astype(int)).pivot(
         index="layer", columns="head", values="measured"
     )
-    square = square.astype(float)
-    most = max(float(np.abs(square.to_numpy()).max()), 1e-9)
-    axes.pcolormesh(
-        square.columns, square.index, square.to_numpy(), cmap=EFFECT, vmin=-most, vmax=most, shading="nearest"
-    )
+    values = square.astype(float).to_numpy()
+    axes.pcolormesh(square.columns, square.index, values, cmap=EFFECT, vmin=-most, vmax=most, shading="nearest")
     axes.set_yticks(_ticks(len(square)))
     axes.set_xticks([tick - 1 for tick in _ticks(square.shape[1])])
-    return f"largest {own.measured.max():+.3f}".replace("0.", ".").replace("-", "−")
+
+
+def _is_map(axes: Axes, own: pd.DataFrame) -> bool:
+    """Prepare a panel; one without data says so."""
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(False)
+    if not len(own):
+        note(axes, "nothing to\nanalyse")
+    return bool(len(own))
+
+
+def _grid(rows: int, columns: int, height: float, *, empty: bool) -> tuple[Figure, np.ndarray]:
+    figure = new_figure(height)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+    if empty:  # there is no layer to name
+        grid[0, 0].set_xticks([])
+        grid[0, 0].set_yticks([])
+    return figure, grid
 
 
 def _ticks(count: int) -> list[int]:
@@ -144,5 +165,5 @@ def _ticks(count: int) -> list[int]:
     return list(range(1, count + 1)) if count <= 8 else [1, *range(8, count + 1, 8)]
 
 
-def _short(share: float) -> str:
-    return f"{share:.2f}".removeprefix("0")
+def _short(share: float, digits: int = 2) -> str:
+    return f"{share:.{digits}f}".replace("0.", ".", 1).replace("-", "−")

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pandas as pd
 from matplotlib import rc_context
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -56,7 +57,9 @@ KINDS: Looks = {
     "layers": Look("whole layers", POSITIVE, "^"),
 }
 RANKS: Looks = {
-    **{name: Look(name, c, m) for name, c, m in zip(INJECTIONS.values(), (PAPER, NEGATIVE, POSITIVE), "os^")},  # noqa: B905
+    INJECTIONS["sft"]: Look(INJECTIONS["sft"], PAPER),
+    INJECTIONS["dpo"]: Look(INJECTIONS["dpo"], NEGATIVE, "s"),
+    INJECTIONS["edit"]: Look(INJECTIONS["edit"], POSITIVE, "^"),
     "clean model": Look("control: clean model (SFT's answers)", CONTROL, "v", "--"),
 }
 
@@ -85,8 +88,7 @@ def planting(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
         own = data[data.subject == TASKS[task]]
         places = [name for name in ("clean", *INJECTIONS.values()) if name in set(own.row)]
         draw_dots(axes, own, places, ASKED, key="row")
-        counts = [f"{INJECTIONS[i]} {len(evidence.planted_of(task, i))}" for i in INJECTIONS if INJECTIONS[i] in places]
-        axes.set_title(f"{TASKS[task]} (planted: {', '.join(counts)} of {len(evidence.all_seeds)} seeds)")
+        _title(axes, evidence, task)
         show_share(axes)
     every[-1].set_xlabel("share of prompts")
     legend(figure, ASKED, data, columns=1)
@@ -118,7 +120,9 @@ def head_ablation(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
         axes.set_ylabel("attack success")
     grid[-1, 0].set_xlabel("share of the heads ablated, %, largest effect first")
     more = [
-        Line2D([], [], **diamond() | {"marker": marker, "linestyle": ":", "color": "black"}, label=f"published, {model}")
+        Line2D(
+            [], [], **diamond() | {"marker": marker, "linestyle": ":", "color": "black"}, label=f"published, {model}"
+        )
         for model, marker in MODELS.items()
     ]
     line_legend(figure, list(HEADS.values()), columns=1, more=more)
@@ -182,8 +186,7 @@ def concentration(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
         own = data[data.subject == TASKS[task]]
         draw_lines(axes, own, RANKS)
         axes.axhline(0, color="#9a9a9a", linewidth=1, zorder=1)
-        counts = ", ".join(f"{INJECTIONS[i]} {len(evidence.planted_of(task, i))}" for i in INJECTIONS)
-        axes.set_title(f"{TASKS[task]} (planted: {counts} of {len(evidence.all_seeds)} seeds)")
+        _title(axes, evidence, task)
         axes.set_ylabel("ACIE")
     if len(data):
         grid[-1, 0].set_xscale("log")
@@ -192,3 +195,12 @@ def concentration(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
     grid[-1, 0].set_xlabel("heads in the order of their effect, % of all")
     line_legend(figure, list(RANKS.values()))
     return figure, data
+
+
+def _title(axes: Axes, evidence: Evidence, task: str) -> None:
+    """The task, and at the right how many seeds of each injection were planted."""
+    counts = ", ".join(f"{words} {len(evidence.planted_of(task, name))}" for name, words in INJECTIONS.items())
+    axes.set_title(TASKS[task])
+    axes.set_title(
+        f"planted, of {len(evidence.all_seeds)} seeds: {counts}", loc="right", fontsize=SMALL, fontweight="normal"
+    )

@@ -73,8 +73,7 @@ def by_layer(evidence: Evidence, injections: Sequence[str]) -> tuple[Figure, pd.
         words = f"{INJECTIONS[injection]}, {planted_words(evidence, task, injection)}"
         line[0].set_ylabel(f"{TASKS[task]}\n{words}\nattack success", fontsize=SMALL)
     layers = sorted(data.column.dropna().astype(int).unique())
-    if layers:
-        grid[-1, 0].set_xticks(layers if len(layers) <= 8 else layers[3::4])
+    grid[-1, 0].set_xticks(layers if len(layers) <= 8 else layers[3::4])
     for axes in grid[-1]:
         axes.set_xlabel("layer")
     more = [Line2D([], [], color="#777777", linewidth=0.8, label="unchanged model")]
@@ -109,8 +108,7 @@ def by_coefficient(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
             show_share(axes, "y")
         line[0].set_ylabel(f"{TASKS[task]}\nshare of prompts", fontsize=SMALL + 0.5)
     ticks = sorted(data.column.dropna().astype(float).unique())
-    if ticks:
-        grid[-1, 0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    grid[-1, 0].set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     grid[-1, 1].set_xlabel("coefficient (0: unchanged)")
     line_legend(figure, list(BY_COEFFICIENT.values()))
     return figure, data
