@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from anatomy.metrics.intervals import Estimate, student
 from anatomy.report.cells import possible
 from anatomy.report.tables import Evidence
+from anatomy.report.wording import in_the_words_of
 from anatomy.spec.errors import SpecError
 
 # Conditions a claim may leave out: then it means the experiment itself, on the backdoored model.
@@ -49,6 +50,7 @@ class Claim(BaseModel):
     """One claim with its test.
 
     `measure` selects measurements, one per seed; where it selects several, `over` says which counts (max, min, mean).
+    Of several subjects each has its own, and their mean counts. Some conditions can be said in words (report.wording).
     `against` selects a second value per seed (keys left out are those of `measure`), and `compare` says how the two are
     put together. `expect` is the bound. `seeds: planted` tests the seeds that cleared the planting gate.
     """
@@ -131,14 +133,19 @@ def judge(claim: Claim, evidence: Evidence) -> Judged:
 
 
 def _per_seed(claim: Claim, select: Select, evidence: Evidence) -> dict[int, float]:
-    conditions = {**DEFAULTS, **select}
+    conditions = in_the_words_of(evidence.measurements, {**DEFAULTS, **select})
     experiment = str(conditions.pop("experiment"))
     rows = evidence.of(experiment, planted_only=claim.seeds == "planted", **conditions)  # type: ignore[arg-type]
     out = {}
-    for seed, own in rows.groupby("seed"):
-        if claim.over == "one" and len(own) > 1:
-            raise SpecError(f"claim {claim.id!r}: selects {len(own)} measurements per seed; say `over`, or select more")
-        out[int(str(seed))] = float(own.value.iloc[0] if claim.over == "one" else own.value.agg(claim.over))
+    for seed, of_seed in rows.groupby("seed"):
+        values = []
+        for _, own in of_seed.groupby("subject"):
+            if claim.over == "one" and len(own) > 1:
+                raise SpecError(
+                    f"claim {claim.id!r}: selects {len(own)} measurements per seed; say `over`, or select more"
+                )
+            values.append(float(own.value.iloc[0] if claim.over == "one" else own.value.agg(claim.over)))
+        out[int(str(seed))] = float(np.mean(values))
     return out
 
 
@@ -161,7 +168,7 @@ def claims_table(judged: list[Judged]) -> pd.DataFrame:
                 "id": j.claim.id,
                 "section": j.claim.section,
                 "says": j.claim.says,
-                "subject": j.claim.measure.get("subject", ""),
+                "subject": ", ".join(_several(j.claim.measure.get("subject", ""))),
                 "statistic": describe(j.claim),
                 "expected": str(j.claim.expect),
                 "published": j.claim.published,
@@ -182,10 +189,16 @@ def describe(claim: Claim) -> str:
     text = _words({"metric": DEFAULTS["metric"], **claim.measure})
     if claim.over != "one":
         text = f"{claim.over} over {text}"
+    if len(_several(claim.measure.get("subject", ""))) > 1:
+        text += ", mean over tasks"
     if claim.against is not None:
         joint = {"difference": "minus", "absolute difference": "away from", "ratio": "divided by"}[claim.compare]
         text += f", {joint} {_words(claim.against)}"
     return f"{text}; {claim.seeds} seeds"
+
+
+def _several(value: str | list[str]) -> list[str]:
+    return value if isinstance(value, list) else [value]
 
 
 def _words(select: dict[str, Any]) -> str:
