@@ -17,6 +17,8 @@ from anatomy.spec.errors import SpecError
 
 # Conditions a claim may leave out: then it means the experiment itself, on the backdoored model.
 DEFAULTS: dict[str, str] = {"model": "backdoored", "control": "", "metric": "topk_negativity"}
+# The subject that a study names itself: the corpus on which all experiments about models that write text run.
+MAIN = "main corpus"
 Select = dict[str, str | list[str]]
 
 
@@ -122,6 +124,13 @@ def read_claims(path: Path) -> list[Claim]:
     return claims
 
 
+def about(claim: Claim, corpus: str) -> Claim:
+    """The claim with the study's corpus in place of "main corpus"."""
+    if claim.measure.get("subject") != MAIN:
+        return claim
+    return claim.model_copy(update={"measure": claim.measure | {"subject": corpus}})
+
+
 def judge(claim: Claim, evidence: Evidence) -> Judged:
     """Measure a claim's statistic, seed by seed."""
     values = _per_seed(claim, claim.measure, evidence)
@@ -186,7 +195,7 @@ def claims_table(judged: list[Judged]) -> pd.DataFrame:
 
 def describe(claim: Claim) -> str:
     """The statistic in words."""
-    text = _words({"metric": DEFAULTS["metric"], **claim.measure})
+    text = _words({"metric": DEFAULTS["metric"], **claim.measure, "subject": ""})
     if claim.over != "one":
         text = f"{claim.over} over {text}"
     if len(_several(claim.measure.get("subject", ""))) > 1:
@@ -202,6 +211,6 @@ def _several(value: str | list[str]) -> list[str]:
 
 
 def _words(select: dict[str, Any]) -> str:
-    order = ["metric", "inputs", "site", "setting", "variant", "control", "model", "experiment"]
+    order = ["subject", "metric", "inputs", "site", "setting", "variant", "control", "model", "experiment"]
     parts = [select[key] for key in order if select.get(key)]
     return ", ".join(" / ".join(p) if isinstance(p, list) else str(p) for p in parts).replace("topk_", "top-k ")

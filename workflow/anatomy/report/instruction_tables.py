@@ -108,7 +108,7 @@ def table_areas(evidence: Evidence) -> pd.DataFrame:
 def table_vector(evidence: Evidence, injections: Iterable[str] = tuple(INJECTIONS)) -> pd.DataFrame:
     """Table 2: the backdoor vector at its best layer, beside random ones at theirs; coefficient 1, as published.
 
-    Every seed's and every vector's layer is chosen after the fact, as in the paper: a chance result has the same chance.
+    The layer is chosen after the fact, as in the paper, for every seed and vector: chance has the same chance in all.
     """
 
     def named(planted_only: bool) -> pd.DataFrame:
