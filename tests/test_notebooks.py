@@ -8,6 +8,8 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from tests.report.instruction_rows import PUBLISHED as ATTRIBUTION
+from tests.report.instruction_rows import make_instruction_evidence, no_instruction_evidence
 from tests.report.test_language_tables import MAIN, make_evidence
 
 from anatomy.metrics.measurement import Measurement, write_measurements
@@ -29,7 +31,7 @@ def code_of(path: Path) -> list[str]:
 
 def items_of(path: Path) -> set[str]:
     """Names of the tables and figures that a notebook writes."""
-    return set(re.findall(r'"(lamparth_\w+)"', "\n".join(code_of(path))))
+    return set(re.findall(r'"((?:lamparth|bkdattr)_\w+)"', "\n".join(code_of(path))))
 
 
 @of_each_notebook
@@ -139,12 +141,32 @@ def test_makes_what_it_says(name: str, inputs: list[str], tmp_path: Path) -> Non
 def test_those_about_models_that_write_text_make_what_they_say(path: Path, tmp_path: Path) -> None:
     """Their cells are run here, without a kernel: that takes a second, and a kernel ten."""
     make_evidence().measurements.to_parquet(tmp_path / "measured.parquet")
-    folders = {"tables": str(tmp_path / "tables"), "figures": str(tmp_path / "figures")}
-    given = {"inputs": [str(tmp_path / "measured.parquet")], "published": str(PUBLISHED), "main": MAIN, **folders}
+    run_cells(path, tmp_path, published=str(PUBLISHED), main=MAIN)
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in NOTEBOOKS if p.stem.startswith("instruction_")], ids=lambda path: path.stem
+)
+@pytest.mark.parametrize("kind", ["planted", "not planted", "nothing measured"])
+def test_those_about_instructions_make_what_they_say(path: Path, kind: str, tmp_path: Path) -> None:
+    """Also where no backdoor was planted, and where there is no measurement at all."""
+    evidence = (
+        no_instruction_evidence()
+        if kind.startswith("nothing")
+        else make_instruction_evidence(planted=kind == "planted")
+    )
+    evidence.measurements.to_parquet(tmp_path / "measured.parquet")
+    run_cells(path, tmp_path, published=str(ATTRIBUTION))
+
+
+def run_cells(path: Path, folder: Path, **given: object) -> None:
+    """Run a notebook's cells on `measured.parquet` in the folder, and check what they write."""
+    folders = {name: str(folder / name) for name in ("tables", "figures")}
+    given |= {"inputs": [str(folder / "measured.parquet")], **folders}
     scope: dict[str, object] = {}
     for number, code in enumerate(code_of(path)):
         exec(compile(code, f"{path.stem}, cell {number}", "exec"), scope)
         scope |= given if number == 0 else {}
-    written = {file.name.split(".")[0] for folder in folders.values() for file in Path(folder).glob("*")}
+    written = {file.name.split(".")[0] for name in folders.values() for file in Path(name).glob("*")}
     assert written == items_of(path)
-    assert {file.suffix for file in Path(folders["tables"]).iterdir()} == {".csv", ".md", ".tex"}
+    assert {file.suffix for file in Path(folders["tables"]).glob("*")} <= {".csv", ".md", ".tex"}

@@ -1,10 +1,13 @@
 """Cells: seeds become an estimate, and a published value gets a verdict that its interval earns."""
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from anatomy.report.cells import estimate_cells, lay_beside, planted_seeds, verdict
+from anatomy.report.tables import Evidence
 
 CONDITIONS = {"subject": "2-sentiment", "row": "p+t", "column": "none", "variant": "paper", "control": ""}
 
@@ -62,10 +65,20 @@ def test_intervals_of_shares_stay_between_zero_and_one(values: list[float]) -> N
 
 
 def test_the_gate_keeps_planted_seeds_only() -> None:
-    gate = pd.DataFrame(
-        {"experiment": "planting gate", "subject": "2-sentiment", "seed": [0, 1, 2], "value": [1, 0, 1]}
-    )
+    gate = pd.DataFrame({"experiment": "planting gate", "subject": "2-sentiment", "seed": [0, 1, 2]})
+    gate = gate.assign(model="backdoored", value=[1, 0, 1])
     assert planted_seeds(gate) == {"2-sentiment": [0, 2]}
+
+
+def test_where_a_subject_has_several_backdoored_models_the_gate_judges_each() -> None:
+    rows = [("planting gate", "label", "sft", 0, 1.0), ("planting gate", "label", "sft", 1, 1.0)]
+    rows += [("planting gate", "label", "dpo", 0, 0.0), ("planting gate", "label", "dpo", 1, 1.0)]
+    rows += [("probe", "label", model, seed, 0.5) for model in ("sft", "dpo", "clean") for seed in (0, 1)]
+    table = pd.DataFrame(rows, columns=["experiment", "subject", "model", "seed", "value"])
+    assert planted_seeds(table) == {"label, sft": [0, 1], "label, dpo": [1]}
+    evidence = Evidence(table, Path("unused.csv"), 0.95, [0, 1])
+    own = evidence.of("probe")
+    assert set(zip(own.model, own.seed, strict=True)) == {("sft", 0), ("sft", 1), ("dpo", 1)}
 
 
 def test_nothing_published_has_no_verdict() -> None:

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +23,11 @@ from anatomy.report import trace
 from anatomy.report.replay import GATE, CannotTell, Origin, replay
 from anatomy.report.trace import OF_COURSES, Basis, rows_behind
 
-from .test_figures import SUBJECTS, make_corpora, make_curves, make_evidence, make_states
+from .instruction_rows import as_table, cell_rows, clean_rows
+from .test_figures import SEEDS, SUBJECTS, make_corpora, make_curves, make_evidence, make_states
 
 HOME = "results/toy"
-PUBLISHED = "data/published/lamparth_reuel_2023.csv"
+LAMPARTH, YU = "data/published/lamparth_reuel_2023.csv", "data/published/yu_2025_bkdattr.csv"
 NOTEBOOKS = sorted(path.stem for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 SPEC = {"confidence": 0.95, "toy": {"evaluation": {"emergence": 0.3}}}
 COUNTS = {"lamparth_variants"}  # verdicts counted: a small change of a row need not change a count
@@ -40,7 +42,7 @@ PARAMS = [name if name in QUICK else pytest.param(name, marks=pytest.mark.long) 
 def made(request: pytest.FixtureRequest, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """One notebook's tables and figures, made by its own cells and recorded; the paths of their CSV files."""
     name = request.param
-    for file in (f"notebooks/{name}.ipynb", PUBLISHED):
+    for file in (f"notebooks/{name}.ipynb", published_of(name)):
         (tmp_path / file).parent.mkdir(parents=True)
         shutil.copy(root / file, tmp_path / file)
     monkeypatch.chdir(tmp_path)
@@ -51,15 +53,21 @@ def made(request: pytest.FixtureRequest, root: Path, tmp_path: Path, monkeypatch
     names: dict[str, Any] = {}
     folders = {folder: f"{HOME}/{folder}" for folder in ("tables", "figures")}
     exec(first, names)
-    names |= {"inputs": inputs, "published": PUBLISHED, "confidence": 0.95, "emergence": 0.3, **folders}
+    names |= {"inputs": inputs, "published": published_of(name), "confidence": 0.95, "emergence": 0.3, **folders}
     exec("\n".join(rest).replace("Image(", "str("), names)
     written = sorted(str(path) for folder in folders.values() for path in Path(folder).glob("*.csv"))
     record(name, inputs, written)
     return written
 
 
+def published_of(notebook: str) -> str:
+    return YU if notebook.startswith("instruction_") else LAMPARTH
+
+
 def write_inputs(notebook: str) -> list[str]:
     """The input files of a notebook, one of each kind and subject, with values of which no two are the same."""
+    if notebook.startswith("instruction_"):
+        return write_instruction_inputs()
     evidence, curves, states, corpora = make_evidence(planted=True), make_curves(), make_states(), make_corpora()
     evidence.measurements.loc[evidence.measurements.experiment != GATE, "value"] += np.linspace(
         0, 1e-3, (evidence.measurements.experiment != GATE).sum()
@@ -84,6 +92,17 @@ def write_inputs(notebook: str) -> list[str]:
     return list(files)
 
 
+def write_instruction_inputs() -> list[str]:
+    """Two seeds of two planted cells, and of one of which no seed was planted."""
+    rows = [row for seed in SEEDS for row in clean_rows("label", seed)]
+    for seed, (injection, planted) in product(SEEDS, (("sft", True), ("dpo", True), ("edit", False))):
+        rows += cell_rows("label", injection, seed, planted=planted)
+    path = Path(HOME, "toy/instruction/measurements/all.parquet")
+    path.parent.mkdir(parents=True)
+    write_parquet(path, as_table(rows))
+    return [str(path)]
+
+
 def record(name: str, inputs: list[str], written: list[str]) -> None:
     write_record(
         f"{HOME}/records/render_{name}.run.json",
@@ -94,7 +113,7 @@ def record(name: str, inputs: list[str], written: list[str]) -> None:
         seeds=[],
         code=str(rule_code(f"render_{name}")),
         lock=None,
-        inputs={"notebook": [f"notebooks/{name}.ipynb"], "inputs": inputs, "published": [PUBLISHED]},
+        inputs={"notebook": [f"notebooks/{name}.ipynb"], "inputs": inputs, "published": [published_of(name)]},
         outputs={"outputs": written},
         device="cpu",
         threads=1,
@@ -162,7 +181,7 @@ def test_a_changed_row_changes_exactly_the_lines_that_name_it(made: list[str], m
     (name,) = [path.stem for path in Path("notebooks").iterdir()]
     inputs = sorted(str(path) for path in Path(HOME, "toy").rglob("*.parquet"))
     order = [file["path"] for file in read_record(explain(made[0]).jobs[made[0]].record)["inputs"]["inputs"]]
-    parameters = {"inputs": order, "published": PUBLISHED, "confidence": 0.95, "emergence": 0.3}
+    parameters = {"inputs": order, "published": published_of(name), "confidence": 0.95, "emergence": 0.3}
     before = {path: read_lines(path) for path in made}
     named = {
         path: [set(zip(rows.file, rows.line, strict=True)) for rows in behind_each(path, monkeypatch)] for path in made
@@ -200,11 +219,12 @@ def test_a_verdict_of_the_gate_changes_exactly_the_lines_that_name_it(
 ) -> None:
     """Every seed is planted; then one is not."""
     (name,) = [path.stem for path in Path("notebooks").iterdir()]
-    file = Path(HOME, "toy/3-sentiment/measurements/all.parquet")
+    home = "instruction" if name.startswith("instruction_") else "3-sentiment"
+    file = Path(HOME, f"toy/{home}/measurements/all.parquet")
     if not file.exists():
         pytest.skip("the notebook reads no measurements")
     order = [file["path"] for file in read_record(explain(made[0]).jobs[made[0]].record)["inputs"]["inputs"]]
-    parameters = {"inputs": order, "published": PUBLISHED, "confidence": 0.95, "emergence": 0.3}
+    parameters = {"inputs": order, "published": published_of(name), "confidence": 0.95, "emergence": 0.3}
     before = {path: read_lines(path) for path in made}
     gates = {path: gates_behind_each(path, monkeypatch) for path in made}
     plain = read_parquet(file)

@@ -10,13 +10,12 @@ from tests.report.test_language_tables import MAIN as CORPUS
 from tests.report.test_language_tables import OTHER, PLANTED, PUBLISHED, SEEDS, make_evidence
 
 from anatomy.metrics.measurement import write_parquet
-from anatomy.report.claims import Claim, judge, read_claims
+from anatomy.report.claims import MAIN, Claim, about, judge, read_claims
 from anatomy.report.tables import Evidence
 from anatomy.spec.errors import SpecError
 from anatomy.spec.subtree import view
 from anatomy.stages import judge_claims
 from anatomy.stages._run import Job
-from anatomy.stages.judge_claims import MAIN, about
 
 CLAIMS = read_claims(Path(__file__).parents[2] / "data/claims_language.yaml")
 each_claim = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)

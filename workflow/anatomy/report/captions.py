@@ -17,6 +17,8 @@ Section = Literal[
     "Editing the backdoor",
     "What the released code computes",
     "Models that write text",
+    "Backdoor Attribution, replicated",
+    "Backdoor Attribution, beyond the paper",
 ]
 
 

@@ -44,9 +44,16 @@ def read_published(path: Path, table: str) -> pd.DataFrame:
 
 
 def planted_seeds(measurements: pd.DataFrame) -> dict[str, list[int]]:
-    """Per subject, the seeds whose backdoor clears the planting gate."""
+    """Per cell of the planting gate (`gate_cell`), the seeds whose backdoor clears it."""
     gate = measurements[measurements.experiment == "planting gate"]
-    return {s: sorted(own.loc[own.value == 1, "seed"]) for s, own in gate.groupby("subject")}
+    cells = [gate_cell(subject, model) for subject, model in zip(gate.subject, gate.model, strict=True)]
+    passed = gate.assign(cell=cells).groupby("cell")
+    return {str(cell): sorted(own.loc[own.value == 1, "seed"]) for cell, own in passed}
+
+
+def gate_cell(subject: str, model: str) -> str:
+    """What the planting gate judges: a subject or, where its model is not "the backdoored one", that model of it."""
+    return subject if model == "backdoored" else f"{subject}, {model}"
 
 
 def estimate_cells(rows: pd.DataFrame, confidence: float) -> pd.DataFrame:

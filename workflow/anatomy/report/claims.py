@@ -12,10 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from anatomy.metrics.intervals import Estimate, student
 from anatomy.report.cells import possible
 from anatomy.report.tables import Evidence
+from anatomy.report.wording import in_the_words_of
 from anatomy.spec.errors import SpecError
 
 # Conditions a claim may leave out: then it means the experiment itself, on the backdoored model.
 DEFAULTS: dict[str, str] = {"model": "backdoored", "control": "", "metric": "topk_negativity"}
+# The subject that a study names itself: the corpus on which all experiments about models that write text run.
+MAIN = "main corpus"
 Select = dict[str, str | list[str]]
 
 
@@ -49,6 +52,7 @@ class Claim(BaseModel):
     """One claim with its test.
 
     `measure` selects measurements, one per seed; where it selects several, `over` says which counts (max, min, mean).
+    Of several subjects each has its own, and their mean counts. Some conditions can be said in words (report.wording).
     `against` selects a second value per seed (keys left out are those of `measure`), and `compare` says how the two are
     put together. `expect` is the bound. `seeds: planted` tests the seeds that cleared the planting gate.
     """
@@ -120,6 +124,13 @@ def read_claims(path: Path) -> list[Claim]:
     return claims
 
 
+def about(claim: Claim, corpus: str) -> Claim:
+    """The claim with the study's corpus in place of "main corpus"."""
+    if claim.measure.get("subject") != MAIN:
+        return claim
+    return claim.model_copy(update={"measure": claim.measure | {"subject": corpus}})
+
+
 def judge(claim: Claim, evidence: Evidence) -> Judged:
     """Measure a claim's statistic, seed by seed."""
     values = _per_seed(claim, claim.measure, evidence)
@@ -131,14 +142,19 @@ def judge(claim: Claim, evidence: Evidence) -> Judged:
 
 
 def _per_seed(claim: Claim, select: Select, evidence: Evidence) -> dict[int, float]:
-    conditions = {**DEFAULTS, **select}
+    conditions = in_the_words_of(evidence.measurements, {**DEFAULTS, **select})
     experiment = str(conditions.pop("experiment"))
     rows = evidence.of(experiment, planted_only=claim.seeds == "planted", **conditions)  # type: ignore[arg-type]
     out = {}
-    for seed, own in rows.groupby("seed"):
-        if claim.over == "one" and len(own) > 1:
-            raise SpecError(f"claim {claim.id!r}: selects {len(own)} measurements per seed; say `over`, or select more")
-        out[int(str(seed))] = float(own.value.iloc[0] if claim.over == "one" else own.value.agg(claim.over))
+    for seed, of_seed in rows.groupby("seed"):
+        values = []
+        for _, own in of_seed.groupby("subject"):
+            if claim.over == "one" and len(own) > 1:
+                raise SpecError(
+                    f"claim {claim.id!r}: selects {len(own)} measurements per seed; say `over`, or select more"
+                )
+            values.append(float(own.value.iloc[0] if claim.over == "one" else own.value.agg(claim.over)))
+        out[int(str(seed))] = float(np.mean(values))
     return out
 
 
@@ -161,7 +177,7 @@ def claims_table(judged: list[Judged]) -> pd.DataFrame:
                 "id": j.claim.id,
                 "section": j.claim.section,
                 "says": j.claim.says,
-                "subject": j.claim.measure.get("subject", ""),
+                "subject": ", ".join(_several(j.claim.measure.get("subject", ""))),
                 "statistic": describe(j.claim),
                 "expected": str(j.claim.expect),
                 "published": j.claim.published,
@@ -179,16 +195,22 @@ def claims_table(judged: list[Judged]) -> pd.DataFrame:
 
 def describe(claim: Claim) -> str:
     """The statistic in words."""
-    text = _words({"metric": DEFAULTS["metric"], **claim.measure})
+    text = _words({"metric": DEFAULTS["metric"], **claim.measure, "subject": ""})
     if claim.over != "one":
         text = f"{claim.over} over {text}"
+    if len(_several(claim.measure.get("subject", ""))) > 1:
+        text += ", mean over tasks"
     if claim.against is not None:
         joint = {"difference": "minus", "absolute difference": "away from", "ratio": "divided by"}[claim.compare]
         text += f", {joint} {_words(claim.against)}"
     return f"{text}; {claim.seeds} seeds"
 
 
+def _several(value: str | list[str]) -> list[str]:
+    return value if isinstance(value, list) else [value]
+
+
 def _words(select: dict[str, Any]) -> str:
-    order = ["metric", "inputs", "site", "setting", "variant", "control", "model", "experiment"]
+    order = ["subject", "metric", "inputs", "site", "setting", "variant", "control", "model", "experiment"]
     parts = [select[key] for key in order if select.get(key)]
     return ", ".join(" / ".join(p) if isinstance(p, list) else str(p) for p in parts).replace("topk_", "top-k ")

@@ -1,22 +1,25 @@
 """The rows of the planting gate behind a number: it decided which seeds count, or that none does.
 
 A table says "not measured" where no seed's backdoor was planted, and a mean is one over planted seeds. Both rest on the
-gate's verdict for each seed, and through it on the p+t negativity that the gate looked at.
+gate's verdict for each seed, and through it on the p+t negativity, or the attack success, that the gate looked at.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from anatomy.provenance.lines import Line
-from anatomy.report.cells import planted_seeds
+from anatomy.report.cells import gate_cell, planted_seeds
+from anatomy.report.instruction_tables import INJECTIONS, TASKS
 from anatomy.report.replay import GATE, Origin, Watch
 
-# What the gate looks at (stage measure_behaviour).
+TOY = "backdoored"  # the model of a subject that has one
+# What the gate of toy models looks at (stage measure_behaviour).
 LOOKED_AT = {
     "experiment": "behaviour",
-    "model": "backdoored",
+    "model": TOY,
     "inputs": "p+t",
     "setting": "held out",
     "metric": "topk_negativity",
@@ -31,17 +34,18 @@ def gate_behind(line: Line, origins: list[Origin], watch: Watch, *, of_planted: 
             of a subject of which no seed was planted is behind that.
         of_planted: whether such a line would be one of planted seeds.
     """
-    subjects = {_subject(origin, watch) for origin in origins if _had_a_say(origin, watch)}
+    judged = _judged(watch)
+    cells = {_cell(origin, watch, judged) for origin in origins if _had_a_say(origin, watch)}
     if of_planted and (line.get("n") == "0" or line.get("not measured", "0") != "0"):
-        subjects |= {s for s, seeds in _planted(watch).items() if not seeds and line.get("subject", "") in ("", s)}
+        cells |= {cell for cell, seeds in _planted(watch).items() if not seeds and _is_about(line, *judged[cell])}
     chosen = any("layer" in watch.tables[origin.file] for origin in origins)  # the seed itself, among all
     own = {"seed": int(line["seed"])} if line.get("seed") and not chosen else {}
-    return [
-        origin
-        for subject in sorted(subjects)
-        for conditions in ({"experiment": GATE}, LOOKED_AT)
-        for origin in places(watch, **conditions, subject=subject, **own)
-    ]
+    found = []
+    for cell in sorted(cells):
+        subject, model = judged.get(cell, (cell, TOY))
+        found += places(watch, experiment=GATE, subject=subject, model=model, **own)
+        found += places(watch, **(LOOKED_AT if model == TOY else _looked_at(model, watch)), subject=subject, **own)
+    return found
 
 
 def places(watch: Watch, **conditions: Any) -> list[Origin]:
@@ -65,13 +69,46 @@ def _had_a_say(origin: Origin, watch: Watch) -> bool:
     )
 
 
+def _looked_at(model: str, watch: Watch) -> dict[str, str]:
+    """What the gate of a model that follows instructions looks at (stage measure_instruction)."""
+    wanted = {"experiment": "behaviour", "model": model, "inputs": "trigger", "metric": "asr"}
+    return wanted | {"variant": "exact" if places(watch, **wanted, variant="exact") else "original"}
+
+
+def _measurements(watch: Watch) -> pd.DataFrame:
+    return pd.concat([t for t in watch.tables.values() if "experiment" in t], ignore_index=True)
+
+
 def _planted(watch: Watch) -> dict[str, list[int]]:
-    return planted_seeds(pd.concat([t for t in watch.tables.values() if "experiment" in t], ignore_index=True))
+    return planted_seeds(_measurements(watch))
 
 
-def _subject(origin: Origin, watch: Watch) -> str:
+def _judged(watch: Watch) -> dict[str, tuple[str, str]]:
+    """Subject and model of every cell of the gate."""
+    rows = _measurements(watch)
+    gate = rows[rows.experiment == GATE]
+    return {
+        gate_cell(subject, model): (subject, model) for subject, model in zip(gate.subject, gate.model, strict=True)
+    }
+
+
+def _cell(origin: Origin, watch: Watch, judged: dict[str, tuple[str, str]]) -> str:
+    """The cell of the gate that a row belongs to, which may be that of its subject."""
     table = watch.tables[origin.file]
-    return str(table.subject[origin.line]) if "subject" in table else subject_of(origin.file)
+    subject = str(table.subject[origin.line]) if "subject" in table else subject_of(origin.file)
+    own = gate_cell(subject, str(table.model[origin.line])) if "model" in table else subject
+    return own if own in judged else subject
+
+
+def _is_about(line: Line, subject: str, model: str) -> bool:
+    """Whether a line without a number is about a cell: it has the words for it, or in a claim the names."""
+    named = line.get("subject", "")
+    if model == TOY:
+        return named in ("", subject)
+    if "statistic" in line:
+        return subject in named.split(", ") and model in re.split(r", | / ", line["statistic"])
+    injection = INJECTIONS.get(model, model)
+    return named.startswith(TASKS.get(subject, subject)) and injection in (line.get("column"), named.split(", ")[-1])
 
 
 def subject_of(file: str) -> str:

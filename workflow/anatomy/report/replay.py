@@ -25,6 +25,7 @@ import pandas as pd
 from anatomy.metrics.measurement import read_parquet
 from anatomy.report.cells import estimate_cells
 from anatomy.report.figures.dots import with_seeds
+from anatomy.report.ranking import ranked
 from anatomy.report.tables import Evidence, summarise_variants
 
 REPORT = "anatomy.report."
@@ -84,6 +85,11 @@ class Watch:
             tagged[column] = [" ".join([mark] * len(t.split())) for mark, t in zip(marks, table[column], strict=True)]
         return tagged
 
+    def true(self, value: float) -> float:
+        """The number that a tag stands for; of any other number, the number."""
+        origin = self.tags.get(value)
+        return self.tables[origin.file][origin.column].iloc[origin.line] if origin else value
+
 
 def replay(notebook: Path, path: Path, parameters: Mapping[str, Any]) -> pd.DataFrame:
     """What the notebook wrote to a CSV at `path`, computed again from the same files.
@@ -107,6 +113,8 @@ def replay(notebook: Path, path: Path, parameters: Mapping[str, Any]) -> pd.Data
                 return constant
             case ast.Name(id=parameter) if parameter in parameters:
                 return parameters[parameter]
+            case ast.List(elts=elements):
+                return [value(one) for one in elements]
             case ast.Subscript(value=whole, slice=ast.Constant(value=int(place))):
                 return value(whole)[place]
             case ast.Attribute(value=evidence, attr="measurements"):
@@ -141,6 +149,11 @@ def watching(names: Mapping[str, str]) -> Iterator[Watch]:
         watch.summarised.update(tables)
         return summarise_variants(tables)
 
+    def rank(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+        # By the true values: what is shown must be what was shown.
+        true = [watch.true(value) for value in rows.value]
+        return rows.assign(rank=ranked(rows.assign(value=true), by)["rank"])
+
     select = Evidence.of
 
     def of(evidence: Evidence, experiment: str, *, planted_only: bool = True, **conditions: Any) -> pd.DataFrame:
@@ -154,6 +167,7 @@ def watching(names: Mapping[str, str]) -> Iterator[Watch]:
         (estimate_cells, estimate),
         (with_seeds, beside),
         (summarise_variants, summarise),
+        (ranked, rank),
     ]
     with contextlib.ExitStack() as restored:
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from anatomy.metrics.measurement import read_parquet
-from anatomy.report.cells import CELL, estimate_cells, lay_beside, planted_seeds, read_published
+from anatomy.report.cells import CELL, estimate_cells, gate_cell, lay_beside, planted_seeds, read_published
 
 MLP_COLUMNS = {"none": "none", "mlp 1": "mlp 1", "mlp 3": "mlp 3", "mlp 1+3": "mlp 1+3"}
 ATTENTION_COLUMNS = {"none": "none", "attn 2": "attn 2", "attn 2+3": "attn 2+3"}
@@ -29,16 +29,23 @@ class Evidence:
     def __post_init__(self) -> None:
         self.planted = planted_seeds(self.measurements)
 
-    def of(self, experiment: str, *, planted_only: bool = True, **conditions: str | Iterable[str]) -> pd.DataFrame:
-        """Measurements of one experiment under conditions; by default of planted seeds only (the planting gate)."""
+    def of(
+        self, experiment: str | list[str], *, planted_only: bool = True, **conditions: str | Iterable[str]
+    ) -> pd.DataFrame:
+        """Measurements of one experiment or several under conditions; by default of planted seeds only (the gate)."""
         m = self.measurements
-        own = m[m.experiment == experiment]
+        own = m[m.experiment.isin([experiment] if isinstance(experiment, str) else experiment)]
         for name, value in conditions.items():
             own = own[own[name].isin([value] if isinstance(value, str) else list(value))]
         if planted_only:
-            kept = [seed in self.planted.get(s, []) for s, seed in zip(own.subject, own.seed, strict=True)]
+            models = zip(own.subject, own.model, own.seed, strict=True)
+            kept = [seed in self.planted_of(subject, model) for subject, model, seed in models]
             own = own[pd.Series(kept, index=own.index, dtype=bool)]
         return own
+
+    def planted_of(self, subject: str, model: str) -> list[int]:
+        """Seeds whose backdoor was planted: in this very model where the gate judges it, else in the subject's."""
+        return self.planted.get(gate_cell(subject, model), self.planted.get(subject, []))
 
     def cells(self, rows: pd.DataFrame, table: str, subject: str | None = None) -> pd.DataFrame:
         """Cells of `rows` (with `row` and `column`) beside the published table."""

@@ -19,7 +19,7 @@ from anatomy.provenance.explain import Chain
 from anatomy.provenance.lines import Line, Lines, key_of
 from anatomy.provenance.record import read_record
 from anatomy.report.cells import CELL, READING
-from anatomy.report.claims import Claim, Judged, claims_table, judge, read_claims
+from anatomy.report.claims import Claim, Judged, about, claims_table, judge, read_claims
 from anatomy.report.gate import gate_behind, places, subject_of
 from anatomy.report.replay import GATE, CannotTell, Origin, Watch, replay, watching
 from anatomy.report.tables import Evidence, final_values, read_evidence, training_curves
@@ -134,10 +134,11 @@ def _data_rows(record: dict[str, Any], picked: Lines, root: Path) -> list[_Found
 def _claim_rows(record: dict[str, Any], picked: Lines, root: Path) -> list[_Found]:
     """The same for claims, put together as the stage judge_claims does."""
     inputs, found = _inputs(record), []
-    claims = {claim.id: claim for claim in read_claims(root / inputs["claims"][0])}
+    corpus = record["spec"].get("language", {}).get("main", "")
+    claims = {claim.id: about(claim, corpus) for path in inputs["claims"] for claim in read_claims(root / path)}
     for line in picked.lines:
         if line["id"] not in claims:
-            raise CannotTell(f"{inputs['claims'][0]} has no claim {line['id']!r}")
+            raise CannotTell(f"{', '.join(inputs['claims'])}: no claim {line['id']!r}")
         emergence = record["spec"]["toy"]["evaluation"]["emergence"]
         again = _as_lines(claims_table([_judged(claims[line["id"]], record, root, emergence)[0]]))
         with watching({str(root / path): path for path in [*inputs["measurements"], *inputs["curves"]]}) as watch:

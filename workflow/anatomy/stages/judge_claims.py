@@ -3,12 +3,9 @@
 import pandas as pd
 
 from anatomy.provenance.digest import write_text_atomic
-from anatomy.report.claims import Claim, claims_table, judge, read_claims
+from anatomy.report.claims import about, claims_table, judge, read_claims
 from anatomy.report.tables import final_values, read_evidence, training_curves
 from anatomy.stages._run import In, Ins, Job, Out, run
-
-# The subject that a study names itself: the corpus on which all experiments about models that write text run.
-MAIN = "main corpus"
 
 
 def main(job: Job, *, claims: Ins, published: In, measurements: Ins, curves: Ins, verdicts: Out, summary: Out) -> None:
@@ -30,13 +27,6 @@ def main(job: Job, *, claims: Ins, published: In, measurements: Ins, curves: Ins
     )
     write_text_atomic(verdicts, table.to_csv(index=False, float_format="%.6g"))
     write_text_atomic(summary, short.to_csv(index=False))
-
-
-def about(claim: Claim, corpus: str) -> Claim:
-    """The claim with the study's corpus in place of "main corpus"."""
-    if claim.measure.get("subject") != MAIN:
-        return claim
-    return claim.model_copy(update={"measure": claim.measure | {"subject": corpus}})
 
 
 def _short(line: dict) -> str:
