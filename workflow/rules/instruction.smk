@@ -6,6 +6,11 @@ from anatomy.spec.language import Pretrained
 INSTRUCTION = STUDY.instruction
 INSTRUCTION_CLASS = INSTRUCTION.compute_class or STUDY.compute.compute_class
 INSTRUCTION_ENV = torch_env(INSTRUCTION_CLASS)
+# A model that is given serves every seed, and has a tokenizer.
+INSTRUCTION_GIVEN = isinstance(INSTRUCTION.model, Pretrained)
+INSTRUCTION_TOKENS = [
+    f"instruction.model.{key}" for key in (["path"] if INSTRUCTION_GIVEN else ["vocabulary", "positions"])
+]
 # Everything about these models stands below this folder.
 TOLD = f"{RESULTS}/instruction"
 # In the order in which a stage sees them.
@@ -35,10 +40,8 @@ def instruction_sources():
 
 
 def clean_instruction_models():
-    """The files of the clean models; one that is given serves every seed."""
-    names = (
-        ["given"] if isinstance(INSTRUCTION.model, Pretrained) else [f"seed{seed}" for seed in STUDY.seeds]
-    )
+    """The files of the clean models."""
+    names = ["given"] if INSTRUCTION_GIVEN else [f"seed{seed}" for seed in STUDY.seeds]
     return expand(f"{TOLD}/clean/{{name}}/{{file}}", name=names, file=MODEL_FILES)
 
 

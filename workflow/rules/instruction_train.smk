@@ -20,7 +20,8 @@ rule make_instruction_data:
         **stage_params(
             "make_instruction_data",
             "seeds",
-            *(f"instruction.{key}" for key in ("tasks", "data", "model")),
+            *("instruction.tasks", "instruction.data"),
+            *INSTRUCTION_TOKENS,
         ),
     message:
         "drawing instructions, clean and triggered"
