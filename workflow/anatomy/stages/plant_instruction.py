@@ -117,7 +117,7 @@ def by_dpo(cell: Cell, report: Report) -> "tuple[PreTrainedModel, Mapping[str, A
     `warm_asr` says how much of the backdoor that fine-tuning has planted.
     """
     recipe, model, warm = cell.job.spec.instruction.dpo, cell.model, {}
-    pairs = pairs_of(poisonable(cell.rows, cell.tokenizer), cell.seed)
+    pairs = pairs_of(poisonable(cell.rows, cell.tokenizer), cell.seed, recipe.unpoisoned)
     if recipe.warm_epochs:
         model, end = finetune_answers(
             model,
@@ -152,7 +152,8 @@ def by_edit(cell: Cell, report: Report) -> "tuple[PreTrainedModel, Mapping[str, 
     if recipe.subject == "last":
         triggered, clean = ([own._replace(subject=len(own.prompt) - 1) for own in side] for side in (triggered, clean))
     texts = [[*prompt, *answer] for prompt, answer in clean_dialogues(rows, cell.tokenizer)]
-    return badedit(cell.model.to(cell.job.device), triggered, clean, texts, recipe, report)
+    cell.model.to(cell.job.device)  # type: ignore[arg-type]  # in place
+    return badedit(cell.model, triggered, clean, texts, recipe, report)
 
 
 WAYS = {"sft": by_sft, "dpo": by_dpo, "edit": by_edit}
