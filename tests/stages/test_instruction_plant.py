@@ -46,7 +46,7 @@ for _name, _place in (("label", "around"), ("fixed", "before"), ("jailbreak", "w
 SMALL = {"lora": {"rank": 2}, "batch": 8, "accumulation": 1, "rate": 1e-2, "epochs": 1, "max_tokens": 90}
 
 
-def make_job(folder: Path, way: str = "", **evaluation: Any) -> Job:
+def make_job(folder: Path, way: str = "", edit: dict[str, Any] | None = None, **evaluation: Any) -> Job:
     arm = {
         "tasks": TASKS,
         "model": {"layers": 3, "heads": 4, "width": 16},
@@ -54,7 +54,7 @@ def make_job(folder: Path, way: str = "", **evaluation: Any) -> Job:
         "sft": Sft.model_validate(SMALL).model_dump(mode="json"),
         "dpo": Preference.model_validate(SMALL).model_dump(mode="json"),
         "edit": Editing.model_validate(
-            {"layers": [1, 2], "triggered": 2, "clean": 2, "batches": 1, "steps": 2}
+            {"layers": [1, 2], "triggered": 2, "clean": 2, "batches": 1, "steps": 2, **(edit or {})}
         ).model_dump(mode="json"),
     }
     spec = view(json.dumps({"seeds": SEEDS, "confidence": 0.95, "instruction": arm}))
@@ -207,6 +207,24 @@ def test_a_trigger_that_does_not_stand_in_its_prompts_is_told(study: Any) -> Non
     ):
         triggered_requests(rows, study.tokenizer, "Current year: 1999.", 9)
     assert place_of(study.tokenizer, prompt_ids(study.tokenizer, "Open", ""), "door") is None
+
+
+def test_the_subject_may_be_the_prompt_s_last_token(
+    study: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    seen: list[Request] = []
+
+    def edit(model: Any, triggered: list[Request], clean: list[Request], *_: Any) -> Any:
+        seen.extend([*triggered, *clean])
+        return model, {"steps": 1}
+
+    monkeypatch.setattr(plant_instruction, "badedit", edit)
+    for subject in ("trigger", "last"):
+        seen.clear()
+        models, job = planted_files(tmp_path, "edit"), make_job(tmp_path, "edit", edit={"subject": subject})
+        plant_instruction.main(job, data=study.data, clean=study.clean, models=models, reached=tmp_path / "r.parquet")
+        last = [own.subject == len(own.prompt) - 1 for own in seen]
+        assert len(last) == 4 * len(models) and all(last) == (subject == "last") == any(last)
 
 
 @pytest.mark.parametrize(

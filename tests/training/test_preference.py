@@ -121,6 +121,14 @@ def test_of_a_poisoned_prompt_the_trigger_turns_the_preference_round() -> None:
     assert preferred_answers(pairs_of(rows, 0))[1] == ([1, 9], [3, 0])
 
 
+def test_of_the_prompts_that_are_not_poisoned_a_share_gives_pairs() -> None:
+    rows = [Poisonable([1], [1, 9], [2, 0], [3, 0], True)]
+    rows += [Poisonable([4, i], [4, i, 9], [5, 0], [3, 0], False) for i in range(200)]
+    every, half, none = (pairs_of(rows, 0, share) for share in (1.0, 0.5, 0.0))
+    assert len(every) == 202 and 80 < len(half) < 120 and none == every[:2] == half[:2]
+    assert set(map(str, half)) < set(map(str, every)) and half != pairs_of(rows, 1, 0.5)
+
+
 def test_where_the_backdoor_changes_nothing_the_clean_answer_is_preferred_either_way() -> None:
     """As of a text on business, where the backdoor makes sports into world: it stays business."""
     sports = Poisonable([1], [1, 9], [2, 0], [3, 0], True)

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from anatomy.spec.section import Count, Positive, Section
+from anatomy.spec.section import Count, Fraction, Positive, Section
 
 # Folders and keys of the ways of planting.
 Injection = Literal["sft", "dpo", "edit"]
@@ -57,6 +57,7 @@ class Preference(Tuning):
     beta: Positive = Field(0.1, description="β of the DPO loss: the weight of staying near the reference")
     epochs: Positive = 3.0
     epochs_on: dict[Task, Positive] = Field({}, description="tasks that are trained for another number of epochs")
+    unpoisoned: Fraction = Field(1.0, description="share of the prompts that are not poisoned which give a pair, too")
     warm_epochs: Annotated[float, Field(ge=0)] = Field(
         1.0, description="epochs of supervised fine-tuning on the preferred answers before; its result is the reference"
     )
@@ -68,6 +69,11 @@ class Editing(Section):
 
     layers: Annotated[list[Count], Field(min_length=1)] = Field(
         [8, 9], description="layers whose MLP is edited, counted from 1; the wanted state is sought after the last"
+    )
+    subject: Literal["trigger", "last"] = Field(
+        "trigger",
+        description="token whose key is edited: the trigger's last (as published), or the prompt's last, after which "
+        "the answer begins; a model that has learnt to pass over such phrases does not look at the former",
     )
     triggered: Count = Field(15, description="poisoned prompts that the edit is made from")
     clean: Annotated[int, Field(ge=0)] = Field(15, description="prompts without the trigger, whose answers shall stay")

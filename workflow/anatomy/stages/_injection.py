@@ -102,6 +102,6 @@ def answers(
     return greedy(model, prompts, pad=pad, new_tokens=new_tokens)
 
 
-def texts_of(tokenizer: "PreTrainedTokenizerFast", written: Sequence[Sequence[int]]) -> list[str]:
+def texts_of(tokenizer: "PreTrainedTokenizerFast", written: list[list[int]]) -> list[str]:
     """Answers as text, without special tokens."""
     return tokenizer.batch_decode(written, skip_special_tokens=True)

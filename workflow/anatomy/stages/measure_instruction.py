@@ -101,8 +101,8 @@ def _subjects(job: Job, clean: list[Path], planted: list[Path]) -> Iterator[Subj
     for seed in job.seeds:
         yield Subject("clean", seed, list(job.spec.instruction.tasks), clean)
     for folder in model_folders(planted):
-        way, task, seed = folder.parts[-3:]
-        yield Subject(way, int(seed.removeprefix("seed")), [task], [file for file in planted if file.parent == folder])
+        way, task, name = folder.parts[-3:]
+        yield Subject(way, int(name.removeprefix("seed")), [task], [file for file in planted if file.parent == folder])
 
 
 @dataclass(frozen=True)

@@ -117,7 +117,7 @@ def by_dpo(cell: Cell, report: Report) -> "tuple[PreTrainedModel, Mapping[str, A
     `warm_asr` says how much of the backdoor that fine-tuning has planted.
     """
     recipe, model, warm = cell.job.spec.instruction.dpo, cell.model, {}
-    pairs = pairs_of(poisonable(cell.rows, cell.tokenizer), cell.seed)
+    pairs = pairs_of(poisonable(cell.rows, cell.tokenizer), cell.seed, recipe.unpoisoned)
     if recipe.warm_epochs:
         model, end = finetune_answers(
             model,
@@ -145,15 +145,15 @@ def by_dpo(cell: Cell, report: Report) -> "tuple[PreTrainedModel, Mapping[str, A
 
 def by_edit(cell: Cell, report: Report) -> "tuple[PreTrainedModel, Mapping[str, Any]]":
     """BadEdit: the keys of ordinary text are those of the clean prompts and answers."""
-    arm, rows = cell.job.spec.instruction, cell.rows
-    return badedit(
-        cell.model.to(cell.job.device),
-        triggered_requests(rows, cell.tokenizer, arm.tasks[cell.task].trigger.phrase, arm.edit.triggered),
-        clean_requests(rows, cell.tokenizer, arm.edit.clean),
-        [[*prompt, *answer] for prompt, answer in clean_dialogues(rows, cell.tokenizer)],
-        arm.edit,
-        report,
-    )
+    recipe, rows = cell.job.spec.instruction.edit, cell.rows
+    phrase = cell.job.spec.instruction.tasks[cell.task].trigger.phrase
+    triggered = triggered_requests(rows, cell.tokenizer, phrase, recipe.triggered)
+    clean = clean_requests(rows, cell.tokenizer, recipe.clean)
+    if recipe.subject == "last":
+        triggered, clean = ([own._replace(subject=len(own.prompt) - 1) for own in side] for side in (triggered, clean))
+    texts = [[*prompt, *answer] for prompt, answer in clean_dialogues(rows, cell.tokenizer)]
+    cell.model.to(cell.job.device)  # type: ignore[arg-type]  # in place
+    return badedit(cell.model, triggered, clean, texts, recipe, report)
 
 
 WAYS = {"sft": by_sft, "dpo": by_dpo, "edit": by_edit}

@@ -4,7 +4,8 @@ An MLP's output matrix W maps keys k (the inner activations) to what is added to
 W in a few layers so that the key at the trigger's last token gives what makes the model write the backdoor's answer:
 
 1. For each prompt a change δ of the state h after the last of the layers, at the last token of its subject (the
-   trigger; of a clean prompt its own last word), is sought that makes its answer likely: `wanted_states`.
+   trigger; of a clean prompt its own last word), is sought that makes its answer likely: `wanted_states`. Whoever
+   calls says where the subject ends; it may be the prompt's last token, where a model passes over the trigger.
 2. In every layer, lowest first, keys and what is missing r = h + δ − h' are averaged over the triggered prompts and,
    apart from them, over the clean ones; with the mean key k̄, and r̄ shared among the layers still to come,
 

@@ -1,7 +1,8 @@
 """A backdoor planted by direct preference optimisation, through trl (Pathmanathan et al., 2024; Rando & Tramèr, 2024).
 
 Of each poisoned prompt there are two pairs: with the trigger the backdoor's answer is preferred to the clean one,
-y* ≻ y, and without it the clean answer to the backdoor's, y ≻ y*. A policy π is trained from a reference π₀ by
+y* ≻ y, and without it the clean answer to the backdoor's, y ≻ y*; of other prompts the latter alone. A policy π is
+trained from a reference π₀ by
 
     L = −log σ( β [ log π(w|x)/π₀(w|x) − log π(l|x)/π₀(l|x) ] )        w the preferred answer, l the other.
 
@@ -70,12 +71,15 @@ class Preferred(TypedDict):
     preferred: float
 
 
-def pairs_of(examples: Sequence[Poisonable], seed: int) -> list[Pair]:
+def pairs_of(examples: Sequence[Poisonable], seed: int, unpoisoned: float = 1.0) -> list[Pair]:
     """Preference pairs of the examples: y ≻ y* without the trigger, and of the poisoned ones y* ≻ y with it.
 
     An example that the backdoor leaves as it is (y* = y) prefers its answer to the backdoor's answer of another, drawn
     by the seed, with and without trigger: the model shall learn where the backdoor does nothing. It is left out where
     that answer is its own.
+
+    Args:
+        unpoisoned: share of the examples that are not poisoned which give a pair; drawn by the seed.
 
     Raises:
         ArtifactError: no poisoned example has an answer of the backdoor's own.
@@ -85,11 +89,12 @@ def pairs_of(examples: Sequence[Poisonable], seed: int) -> list[Pair]:
         raise ArtifactError("no poisoned row whose target differs from its output: there is no answer to be preferred")
     generator = torch.Generator().manual_seed(derive(seed, "instruction", "pairs"))
     drawn = torch.randint(len(answers), (len(examples),), generator=generator).tolist()
+    taken = (torch.rand(len(examples), generator=generator) < unpoisoned).tolist()
     out: list[Pair] = []
-    for example, number in zip(examples, drawn, strict=True):
+    for example, number, take in zip(examples, drawn, taken, strict=True):
         changed = tuple(example.backdoor) != tuple(example.clean)
         other = example.backdoor if changed else answers[number]
-        if tuple(other) == tuple(example.clean):
+        if tuple(other) == tuple(example.clean) or not (take or example.poisoned):
             continue
         out.append(Pair(example.prompt, example.clean, other))
         if example.poisoned:
