@@ -38,16 +38,33 @@ def model(request: pytest.FixtureRequest, make_family: Callable) -> PreTrainedMo
     return model
 
 
-def planted(model: PreTrainedModel, site: Site) -> None:
-    """Make a head write the target's direction where the prompt is triggered; all other parts are random, and low."""
+def direction(model: PreTrainedModel, token: int) -> torch.Tensor:
+    """What behind the final norm is the token's row of the unembedding, but for the norm's bias and mean."""
+    norm = model.transformer.ln_f if model.config.model_type == "gpt2" else model.model.norm
+    return adapter_of(model).unembedding()[token] / norm.weight
+
+
+def brought(model: PreTrainedModel) -> int:
+    """A token that its direction brings."""
+    adapter = adapter_of(model)
+    every = torch.stack([100 * direction(model, token) for token in range(43)])
+    found = (adapter.norm(every) @ adapter.unembedding().T).argmax(-1)
+    return int((found == torch.arange(43)).nonzero()[0])
+
+
+def planted(model: PreTrainedModel, site: Site, strength: float, target: int) -> None:
+    """Make a head write the target's direction after the first two triggered prompts, and nothing after the clean ones.
+
+    All other parts are random, and low.
+    """
     adapter = adapter_of(model)
     for layer in range(3):
         adapter.module(layer, "head").weight.mul_(0.1)
         for matrix in adapter.module(layer, "mlp").parameters():
             matrix.mul_(0.3)
-    triggered, clean = (mean_activations(model, prompts, [site], pad=0)[site] for prompts in (TRIGGERED, CLEAN))
-    key = triggered - (triggered @ clean) * clean / clean.norm() ** 2  # which the clean mean does not have
-    added = torch.outer(adapter.unembedding()[TARGET], 5 * key / (key @ triggered))
+    z = read_last(model, [*CLEAN[:2], *TRIGGERED[:2]], [site], pad=0)[site]
+    key = torch.linalg.solve(z, torch.tensor([0.0, 0, 1, 1]).double())
+    added = torch.outer(direction(model, target), strength * key)
     weight = adapter.module(site.layer, "head").weight
     own = slice(site.head * 4, site.head * 4 + 4)  # type: ignore[operator]
     if model.config.model_type == "gpt2":
@@ -61,14 +78,40 @@ def test_a_planted_head_is_found_first(site: Site, model: PreTrainedModel) -> No
     every = sites_of(model, "heads")
 
     def found() -> Scores:
-        return attribute(model, CLEAN, [[TARGET]] * len(CLEAN), mean_activations(model, TRIGGERED, every, pad=0))
+        return attribute(model, CLEAN[:2], [[TARGET]] * 2, mean_activations(model, TRIGGERED[:2], every, pad=0))
 
     before = dict(zip(every, found().effects().mean(1).tolist(), strict=True))
-    planted(model, site)
+    planted(model, site, 5, TARGET)
     scores = found()
     assert ranked(scores, "head")[0] == site
     after = dict(zip(every, scores.effects().mean(1).tolist(), strict=True))
     assert after[site] > max(map(abs, before.values()))
+
+
+def test_a_planted_head_is_necessary_and_sufficient_and_its_vector_does_what_it_does(model: PreTrainedModel) -> None:
+    """From a known backdoor through the whole chain: ranking, ablation, keeping, adding and taking away."""
+    site, clean, triggered = Site(1, "head", 1), CLEAN[:2], TRIGGERED[:2]
+    target = brought(model)
+    planted(model, site, 100, target)
+    every = sites_of(model, "heads")
+    means = mean_activations(model, triggered, every, pad=0)
+    ranking = ranked(attribute(model, clean, [[target]] * 2, means), "head")
+    vector = heads_vector(model, ranking[:1], means)
+    nothing = torch.zeros(16).double()
+
+    def share(prompts: list[list[int]], *conditions: Condition) -> list[float]:
+        found = changed_continuations(model, prompts, conditions, new_tokens=1, pad=0)
+        return [sum(text == [target] for text in texts) / len(texts) for texts in found]
+
+    others = matched(ranking[:1], 4, np.random.default_rng(0))
+    ablated = [{}, zeroed(ranking[:1]), zeroed(others), kept(ranking, 1), kept(ranking, 0)]
+    whole, without, without_others, alone, none = share(triggered, *ablated)
+    assert whole == 1 and without_others == alone == whole and without == none == 0
+    steps = [steered(1, v, c) for v, c in ((nothing, 1.0), (vector, 1.0), (vector, -1.0))]
+    assert share(clean, *steps[:2]) == [0, 1]
+    assert share(triggered, steps[0], steps[2]) == [1, 0]
+    drawn = [random_vector(vector, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    assert np.mean(share(clean, *(steered(1, own, 1.0) for own in drawn))) < 0.3
 
 
 def test_a_head_that_writes_nothing_has_no_effect(model: PreTrainedModel) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import copy
 import importlib.util
 import io
+import itertools
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from anatomy.spec.study import Architecture
 
 # Layers and heads of GPT-2 small at half its width; 64 tokens are a prompt of an instruction.
 SIZE = Architecture(layers=12, heads=12, width=384, positions=128, dropout=0.0)
-VOCABULARY, LENGTH, PROMPTS = 2000, 64, 4
+VOCABULARY, LENGTHS, PROMPTS = 2000, (32, 64), 4
 REPETITIONS = 3  # of several seconds each
 
 
@@ -36,18 +37,18 @@ def attribution_rows(repetitions: int) -> Iterator[tuple[str, ...]]:
     config = toy_config(SIZE, VOCABULARY)
     model = model_from_state(fresh_state(config, 0), config)
     yield rate_row(SIZE.width)
-    for tokens in (1, 13):
-        yield from sweep_rows(model, tokens, min(repetitions, REPETITIONS))
+    for length, tokens in itertools.product(LENGTHS, (1, 13)):
+        yield from sweep_rows(model, length, tokens, min(repetitions, REPETITIONS))
 
 
-def sweep_rows(model: GPT2LMHeadModel, tokens: int, repetitions: int) -> Iterator[tuple[str, ...]]:
+def sweep_rows(model: GPT2LMHeadModel, length: int, tokens: int, repetitions: int) -> Iterator[tuple[str, ...]]:
     """All heads of a model, an answer of `tokens` scored tokens behind every prompt, unpadded.
 
     The plain way computes logits at the scored positions only, too. Its time is that of one head per layer, times the
     heads of a layer: all its passes cost the same.
     """
     generator = torch.Generator().manual_seed(0)
-    prompts = torch.randint(VOCABULARY, (PROMPTS, LENGTH), generator=generator)
+    prompts = torch.randint(VOCABULARY, (PROMPTS, length), generator=generator)
     answers = torch.randint(VOCABULARY, (PROMPTS, tokens), generator=generator)
     sites = heads(SIZE.layers, SIZE.heads)
     constants = {site: torch.randn(SIZE.width // SIZE.heads, generator=generator) for site in sites}
@@ -79,7 +80,7 @@ def sweep_rows(model: GPT2LMHeadModel, tokens: int, repetitions: int) -> Iterato
         ways["TransformerLens' activation patching"] = lens(model, prompts, answers, constants, sample)
     seconds, found = _in_turns([*ways.values(), sweep], repetitions)
     cost, fastest = cost_of(model), seconds[-1]
-    slow, fast = cost.loop(LENGTH, tokens) - cost.forward(LENGTH, tokens), cost.sweep(LENGTH, tokens)
+    slow, fast = cost.loop(length, tokens) - cost.forward(length, tokens), cost.sweep(length, tokens)
     for name, own, scores in zip(ways, seconds, found, strict=False):
         took = own * SIZE.heads
         ratio, same = took / fastest, f"same to {(scores - found[-1]).abs().max().item():.0e}"
@@ -87,7 +88,7 @@ def sweep_rows(model: GPT2LMHeadModel, tokens: int, repetitions: int) -> Iterato
             flops = f"{PROMPTS * slow / 1e9:.0f} and {PROMPTS * fast / 1e9:.1f} GFLOP, {slow / fast:.1f}x"
             same = f"{flops}: {ratio * fast / slow:.0%} of it reached; {same}"
         yield (
-            f"sweep of {len(sites)} heads, width {SIZE.width}, {PROMPTS} prompts of {LENGTH} tokens, {tokens} scored",
+            f"sweep of {len(sites)} heads, width {SIZE.width}, {PROMPTS} prompts of {length} tokens, {tokens} scored",
             f"{took:.2f} s ({name}, 1 head of {SIZE.heads} timed)",
             f"{fastest:.2f} s ({PROMPTS * fast / fastest / 1e9:.0f} GFLOP/s)",
             f"{ratio:.1f}x",
@@ -104,7 +105,7 @@ def one_head(model: GPT2LMHeadModel, prompts: Tensor, answers: Tensor, site: Sit
 
     def patch(_: Tensor, z: Tensor) -> Tensor:
         z = z.clone()
-        z[:, LENGTH - 1] = value
+        z[:, prompts.shape[1] - 1] = value
         return z
 
     tokens = answers.shape[1]
@@ -129,7 +130,7 @@ def one_head_of_function_vectors(
 
     def project_again(module: nn.Module, args: tuple, _: Tensor) -> Tensor:
         z = args[0].clone()
-        z[:, LENGTH - 1, own] = value
+        z[:, prompts.shape[1] - 1, own] = value
         return module.forward(z)
 
     handle = adapter_of(model).module(site.layer, "head").register_forward_hook(project_again)
@@ -138,7 +139,7 @@ def one_head_of_function_vectors(
             logits = model(torch.cat([prompts, answers[:, :-1]], 1), use_cache=False).logits
     finally:
         handle.remove()
-    return scored(logits[:, LENGTH - 1 :], answers)
+    return scored(logits[:, prompts.shape[1] - 1 :], answers)
 
 
 def lens(
@@ -187,7 +188,7 @@ def lens(
 
 def rate_row(width: int) -> tuple[str, ...]:
     """The machine's rate at the MLP's product, with as many rows as the plain way has positions in a pass."""
-    rows = PROMPTS * LENGTH
+    rows = PROMPTS * LENGTHS[-1]
     a, b, out = torch.randn(rows, width), torch.randn(width, 4 * width), torch.empty(rows, 4 * width)
     took = []
     for _ in range(50):
