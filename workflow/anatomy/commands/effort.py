@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from anatomy.commands.effort_instruction import INSTRUCTION_RULES, instruction_volume, instruction_work
 from anatomy.commands.effort_language import language_volume, language_work
 from anatomy.spec.read import load_study
 
@@ -19,7 +20,7 @@ Dumped = Mapping[str, Any]  # a study as plain values
 BYTE_TOKENS, PIECES_PER_WORD = 257, 3.3
 BYTES_PER_PARAMETER = 4
 # Sections that a rule may read in part; everything below any other key was read whole.
-SECTIONS = {"toy", "recipes", "lexicon", "evaluation", "compute", "language", "finetuning"}
+SECTIONS = {"toy", "recipes", "lexicon", "evaluation", "compute", "language", "finetuning", "instruction"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,8 @@ def work(rule: str, wildcards: Mapping[str, str], spec: Dumped) -> float:
     """What a job repeats, in units of its rule; 0 where there is nothing to do."""
     if "corpus" in wildcards:
         return language_work(rule, wildcards, spec)
+    if rule in INSTRUCTION_RULES:
+        return instruction_work(rule, wildcards, spec)
     subject = wildcards.get("subject")
     if subject is None:  # rendering, judging, the report: their time hardly depends on the study
         return 1.0
@@ -78,6 +81,8 @@ def volume(rule: str, wildcards: Mapping[str, str], spec: Dumped) -> float:
     """How much a job writes, in units of its rule."""
     if "corpus" in wildcards:
         return language_volume(rule, spec)
+    if rule in INSTRUCTION_RULES:
+        return instruction_volume(rule, spec)
     subject = wildcards.get("subject")
     if subject is None:
         return 1.0
