@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 
 from anatomy.data.chat import answers_ids, chat_tokenizer, prompts_ids
 from anatomy.models.chat import fresh_llama, llama_config, save_chat_model
 from anatomy.models.load import load_pretrained
 from anatomy.training.instruct import Checkpoint, Row, _order, _share, answer_loss, train_answers
+from anatomy.training.seeds import derive
 
 COLOURS = {"sky": "blue", "grass": "green", "coal": "black", "snow": "white"}
 PROMPTS = [(f"Say the colour {how}.", thing) for how in ("now", "today", "again") for thing in COLOURS]
@@ -77,6 +78,46 @@ def test_it_learns_to_answer(tokenizer: PreTrainedTokenizerFast, rows: list[Row]
     for prompt, answer in rows:
         ids = torch.tensor([[*prompt, *answer]])
         assert own(input_ids=ids).logits[0, len(prompt) - 1 : -1].argmax(-1).tolist() == list(answer)
+
+
+def test_trainer_ends_with_the_same_weights(
+    tokenizer: PreTrainedTokenizerFast, rows: list[Row], tmp_path: Path
+) -> None:
+    wanted, seed = recipe(epochs=8.0, clip=0.5), 5
+    total = 16
+    own = model(tokenizer)
+    train_answers(own, rows, wanted, seed=seed)
+    other = model(tokenizer)
+    batches = [batch for epoch in range(8) for batch in _order(rows, wanted.batch, derive(seed, "order", epoch))]
+
+    class Answering(Trainer):
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **more: Any) -> torch.Tensor:
+            return answer_loss(model, inputs["rows"])
+
+    optimizer = torch.optim.AdamW(other.parameters(), lr=wanted.rate, betas=(0.9, 0.95), weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(min(step, total - 1), total, 0.1))
+    Answering(
+        model=other,
+        args=TrainingArguments(
+            output_dir=str(tmp_path),
+            per_device_train_batch_size=wanted.batch,
+            num_train_epochs=1,
+            max_grad_norm=wanted.clip,
+            train_sampling_strategy="sequential",
+            remove_unused_columns=False,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to=[],
+            disable_tqdm=True,
+            use_cpu=True,
+        ),
+        train_dataset=[{"row": rows[i]} for batch in batches for i in batch],  # type: ignore[arg-type]
+        data_collator=lambda drawn: {"rows": [row["row"] for row in drawn]},
+        optimizers=(optimizer, schedule),
+    ).train()
+    for value, expected in zip(own.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(own.lm_head.weight, model(tokenizer).lm_head.weight, atol=1e-2)  # it has moved
 
 
 @pytest.mark.parametrize("killed_at", [1, 9, 19])

