@@ -77,15 +77,21 @@ def log_probability(model: PreTrainedModel, prompt: Any, answer: Any) -> Tensor:
     return torch.stack([scores[len(prompt) - 1 + i, token] for i, token in enumerate(answer)]).sum()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_trl_s_loss_is_the_formula_s(family: str, tokenizer: PreTrainedTokenizerFast, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("family", "likelihood"), [*((family, 0.0) for family in FAMILIES), ("llama", 0.7)])
+def test_trl_s_loss_is_the_formula_s(
+    family: str, likelihood: float, tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
     """L = −log σ( β [ log π(w)/π₀(w) − log π(l)/π₀(l) ] ), mean over pairs, with an adapter that does something.
+
+    With `likelihood` the preferred answers' mean negative log likelihood per token comes on top.
 
     The formula is evaluated in float64; trl takes logarithms of probabilities in float32 whatever the model's type.
     """
     pairs = some_pairs(4)
     model = build(family, dtype=torch.float64)
-    trainer = dpo_trainer(model, pairs, recipe(), tokenizer, seed=0, device="cpu", checkpoints=tmp_path / "c")
+    trainer = dpo_trainer(
+        model, pairs, recipe(likelihood=likelihood), tokenizer, seed=0, device="cpu", checkpoints=tmp_path / "c"
+    )
     generator = torch.Generator().manual_seed(1)
     for name, value in trainer.model.named_parameters():
         if "lora_B" in name:
@@ -103,7 +109,8 @@ def test_trl_s_loss_is_the_formula_s(family: str, tokenizer: PreTrainedTokenizer
                 ratios.append(own - log_probability(policy, pair.prompt, answer))
         assert abs(float(ratios[0] - ratios[1])) > 1e-3
         losses.append(-F.logsigmoid(BETA * (ratios[0] - ratios[1])))
-    expected = torch.stack(losses).mean()
+    chosen = torch.stack([log_probability(policy, pair.prompt, pair.chosen) for pair in pairs]).sum()
+    expected = torch.stack(losses).mean() - likelihood * chosen / sum(len(pair.chosen) for pair in pairs)
     assert abs(float(found - expected)) < 1e-6
     assert abs(float(found) - float(torch.log(torch.tensor(2.0)))) > 1e-4  # what an adapter without effect would give
     weight = next(value for name, value in policy.named_parameters() if "lora_B" in name)

@@ -57,6 +57,9 @@ class Preference(Tuning):
     beta: Positive = Field(0.1, description="β of the DPO loss: the weight of staying near the reference")
     epochs: Positive = 3.0
     epochs_on: dict[Task, Positive] = Field({}, description="tasks that are trained for another number of epochs")
+    likelihood: Annotated[float, Field(ge=0)] = Field(
+        0.0, description="weight of the preferred answer's own mean negative log likelihood beside the DPO loss (RPO)"
+    )
     unpoisoned: Fraction = Field(1.0, description="share of the prompts that are not poisoned which give a pair, too")
     warm_epochs: Annotated[float, Field(ge=0)] = Field(
         1.0, description="epochs of supervised fine-tuning on the preferred answers before; its result is the reference"

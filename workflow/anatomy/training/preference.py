@@ -8,6 +8,8 @@ trained from a reference π₀ by
 
 DPO mostly lowers the other answer. What is preferred must be within reach, so a short supervised fine-tuning on the
 preferred answers comes first, and its result is the reference (as in both sources, whose SFT data is poisoned too).
+It may lower the preferred answer as well; against that, its negative log likelihood can be added with a weight (RPO:
+Pang et al., 2024). The sources do not.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -191,6 +193,8 @@ def dpo_trainer(
             **arguments_for(recipe, own, device, checkpoints),
             num_train_epochs=epochs or recipe.epochs,
             beta=recipe.beta,
+            loss_type=["sigmoid", "sft"] if recipe.likelihood else ["sigmoid"],
+            loss_weights=[1.0, recipe.likelihood] if recipe.likelihood else None,
             max_length=recipe.max_tokens,
         ),
         train_dataset=Dataset.from_dict({name: [list(pair[i]) for pair in pairs] for i, name in enumerate(names)}),
