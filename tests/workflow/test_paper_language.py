@@ -50,7 +50,8 @@ def study(steps: int) -> dict:
         "ablation": {"position": 4, "texts": 4, "heads": False},
         "pcp": {"trials": 2, "batch": 2, "components": 3, "texts": 2, "max_rank": 2, "surgery_source": "silly"},
     }
-    return {"extends": "paper", "study": "local", "seeds": [0], "compute": {"threads": 2}, "language": language}
+    shared = {"seeds": [0], "compute": {"threads": 2}, "instruction": None}
+    return {"extends": "paper", "study": "local", **shared, "language": language}
 
 
 def write_inputs(folder: Path, shape: dict[str, int]) -> None:
