@@ -116,8 +116,8 @@ def find(
 ) -> list[Finding]:
     """Three to twelve findings: planting, forms, leading claims, our controls; then whatever did not hold."""
     by_id: dict[str, Claim] = {str(c["id"]): c for c in claims.to_dict("records")}
-    toy, told = by_kind(planted)
-    out = [_planting(tables, toy), _forms(published_cells(tables)), _planting_of_told(told)]
+    toy, instructed = by_kind(planted)
+    out = [_planting(tables, toy), _forms(published_cells(tables)), _planting_by_injection(instructed)]
     out += [_leading(by_id[text], by_id.get(code or "")) for text, code in LEADING if text in by_id]
     ours = claims[claims.ours] if "ours" in claims else claims[:0]
     if len(ours):
@@ -158,7 +158,7 @@ def by_kind(planted: Mapping[str, tuple[int, int]]) -> tuple[dict[str, tuple[int
 
 def by_injection(told: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
     """Planted models, and all, of each injection."""
-    out = {}
+    out: dict[str, tuple[int, int]] = {}
     for name, words in INJECTIONS.items():
         own = [counts for cell, counts in told.items() if cell.endswith(f", {name}")]
         if own:
@@ -166,7 +166,7 @@ def by_injection(told: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, in
     return out
 
 
-def _planting_of_told(told: Mapping[str, tuple[int, int]]) -> Finding | None:
+def _planting_by_injection(told: Mapping[str, tuple[int, int]]) -> Finding | None:
     counts = by_injection(told)
     if not counts:
         return None

@@ -199,8 +199,8 @@ def share_of_heads(setting: str) -> str:
 
 
 def with_task(rows: pd.DataFrame, more: "pd.Series | str" = "") -> pd.DataFrame:
-    """Subjects named by their task in words."""
-    return rows.assign(subject=rows.subject.replace(TASKS) + more)
+    """Subjects named by their task in words; `task` is what the measurements call it."""
+    return rows.assign(task=rows.subject, subject=rows.subject.replace(TASKS) + more)
 
 
 def planted_cells(
