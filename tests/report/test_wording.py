@@ -5,19 +5,14 @@ import pytest
 
 from anatomy.report.wording import in_the_words_of
 
+PROBES = ["mlp", "svm"]
+SITES = ["layer 1 att0", "layer 2 att1", "layer 1 mlp", "layer 2 resid"]
 ROWS = [
     *(("head ablation", "heads", f"{count}/36", "asr", "exact") for count in (0, 1, 2)),
     *(("necessary", "heads", f"{count}/36", "asr", "exact") for count in (0, 4, 8, 36)),
     *(("necessary", "mlps", f"{count}/6", "asr", "exact") for count in range(7)),
-    *(
-        ("probe transfer", "layer 1", f"{name}, layer {layer}", "accuracy", "")
-        for name in ("mlp", "svm")
-        for layer in "12"
-    ),
-    *(
-        ("attribution", site, "", "acie", "")
-        for site in ("layer 1 att0", "layer 2 att1", "layer 1 mlp", "layer 2 resid")
-    ),
+    *(("probe transfer", "layer 1", f"{name}, layer {layer}", "accuracy", "") for name in PROBES for layer in "12"),
+    *(("attribution", site, "", "acie", "") for site in SITES),
     ("behaviour", "", "", "asr", "original"),
 ]
 MEASURED = pd.DataFrame(ROWS, columns=["experiment", "site", "setting", "metric", "variant"])

@@ -70,9 +70,8 @@ def test_a_claim_of_several_tasks_is_of_their_mean() -> None:
     evidence = make_instruction_evidence()
     claim = next(claim for claim in ATTRIBUTION if claim.id == "bkdattr-vector-add")
     tasks = claim.measure["subject"]
-    single = [
-        judge(claim.model_copy(update={"measure": claim.measure | {"subject": t}}), evidence).values for t in tasks
-    ]
+    alone = [claim.model_copy(update={"measure": claim.measure | {"subject": task}}) for task in tasks]
+    single = [judge(one, evidence).values for one in alone]
     assert judge(claim, evidence).values == pytest.approx({s: sum(v[s] for v in single) / 3 for s in OF_INSTRUCTIONS})
 
 
