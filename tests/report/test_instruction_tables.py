@@ -147,7 +147,10 @@ def test_planting_is_told_of_all_seeds_and_the_clean_model_stands_beside() -> No
     assert cell(table, **exact, row="planted (share of seeds)", column="SFT").measured == 1
     assert cell(table, **exact, row="attack success (trigger)", column="BadEdit").measured < 0.2
     assert set(table.variant) == {"exact answers", "keywords of the released code"}
-    assert set(table.metric) == {"asr", "false_trigger", "utility", "kept", "degeneration", "planted"}
+    rows = set(table.row.str.split(" (", regex=False).str[0])
+    assert rows == {
+        *("attack success", "false triggers", "utility", "unchanged answers kept", "degeneration", "planted"),
+    }
 
 
 # --- what stands in the cells ---------------------------------------------------------------------------------------
@@ -168,11 +171,18 @@ def test_table_1_reads_three_ways_and_rises_in_share() -> None:
     assert list(dict.fromkeys(table.subject)) == list(TASKS.values())
 
 
-def test_the_probe_of_each_layer_stands_in_both_protocols_beside_the_clean_model() -> None:
+def test_the_probes_stand_in_both_protocols_beside_the_clean_model() -> None:
     table = table_probe(EVIDENCE)
-    own = table[(table.subject == "jailbreak, SVM probe") & (table.column == "DPO") & (table.metric == "accuracy")]
-    assert set(own.row) == {f"layer {layer}" for layer in range(1, LAYERS + 1)}
-    assert len(own) == LAYERS * 2 * 2 and set(own.control) == {"", "clean model"}
+    own = table[(table.subject == "jailbreak") & (table.column == "DPO") & (table.metric == "accuracy")]
+    assert set(own.row) == {f"{probe}, {which} layer" for probe in ("MLP", "SVM") for which in ("best", "last")}
+    assert len(own) == 4 * 2 * 2 and set(own.control) == {"", "clean model"}
+    where = {"subject": "jailbreak", "column": "DPO", "variant": "corrected protocol", "metric": "accuracy"}
+    rows = EVIDENCE.of("probe", subject="jailbreak", model="dpo", variant="corrected", control="", metric="accuracy")
+    svm = rows[rows.setting == "svm"]
+    best = cell(table, **where, row="SVM, best layer").measured
+    assert best == pytest.approx(svm.groupby("seed").value.max().mean())
+    last = cell(table, **where, row="SVM, last layer").measured
+    assert last == pytest.approx(svm[svm.site == f"layer {LAYERS}"].value.mean())
 
 
 def test_the_best_layer_is_each_seed_s_own_and_utility_is_of_the_same_layer() -> None:
