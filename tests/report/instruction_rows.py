@@ -1,5 +1,6 @@
 """Measurements of the instruction arm as its stages write them, with values that tell conditions and seeds apart."""
 
+from functools import cache
 from itertools import product
 from pathlib import Path
 
@@ -153,6 +154,7 @@ def clean_rows(task: str, seed: int) -> list[Measurement]:
     return rows
 
 
+@cache
 def instruction_rows(*, planted: bool = True) -> list[Measurement]:
     """Every cell and seed; planted as `is_planted` says, or none at all."""
     rows = [row for task, seed in product(TASKS, SEEDS) for row in clean_rows(task, seed)]

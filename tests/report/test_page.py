@@ -284,6 +284,30 @@ def test_the_first_screen_counts(given: dict) -> None:
     assert "dvc not installed" in text
 
 
+def test_models_that_follow_instructions_have_their_chapter_gate_and_claims(given: dict) -> None:
+    """What is replication and what is new is said; the gate is counted by injection, claims by paper."""
+    given["planted"] |= {"label, sft": (3, 3), "fixed, sft": (2, 3), "label, edit": (0, 3)}
+    sections = {"bkdattr_table_01": "replicated", "bkdattr_areas": "beyond the paper"}
+    for name, section in sections.items():
+        ablation().to_csv(given["out"].parents[1] / f"tables/{name}.csv", index=False)
+        given["tables"].append(given["out"].parents[1] / f"tables/{name}.csv")
+        said = {"title": name, "caption": "Method.", "notebook": "n", "section": f"Backdoor Attribution, {section}"}
+        given["captions"] = {**given["captions"], name: said}
+    claims = [claim("few", "partly", section="Backdoor Attribution, abstract"), claim("other", "reproduced")]
+    claims += [claim("control", "reproduced", ours=True, section="ours")]
+    pd.DataFrame(claims).to_csv(given["claims"], index=False)
+    text = words(page(given))
+    assert "Yu et al. (2025), “Backdoor Attribution" in text and "New, nobody measured it before" in text
+    assert "SFT: 5 of 6 BadEdit: 0 of 3" in text and "label, sft" not in text
+    assert "the backdoor was planted in 5 of 6 by SFT and 0 of 3 by BadEdit" in text
+    assert "1 of the paper" in text and "1 of “Backdoor Attribution”" in text and "1 control of our own" in text
+    assert "4 published cells" in text, "those of the other paper are counted apart"
+
+
+def test_without_models_that_follow_instructions_nothing_is_said_of_them(given: dict) -> None:
+    assert "instructions" not in words(page(given))
+
+
 def test_cells_are_counted_once_per_form(given: dict) -> None:
     cells = published_cells({"lamparth_table_01": read_table(given["tables"][1])})
     assert count_cells(cells, "paper") == dict(zip(CELL_VERDICTS, (2, 1, 0, 1), strict=True))

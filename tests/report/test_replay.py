@@ -30,6 +30,8 @@ HOME = "results/toy"
 LAMPARTH, YU = "data/published/lamparth_reuel_2023.csv", "data/published/yu_2025_bkdattr.csv"
 NOTEBOOKS = sorted(path.stem for path in (Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 SPEC = {"confidence": 0.95, "toy": {"evaluation": {"emergence": 0.3}}}
+# Show the largest of several: a change of a row that was not chosen can make it so.
+CHOSEN = {"bkdattr_concentration", "bkdattr_coefficients", "bkdattr_table_02", "bkdattr_vector", "bkdattr_probe"}
 COUNTS = {"lamparth_variants"}  # verdicts counted: a small change of a row need not change a count
 
 
@@ -194,7 +196,7 @@ def test_a_changed_row_changes_exactly_the_lines_that_name_it(made: list[str], m
             assert len(now) == len(before[path])
             changed = {i for i, (a, b) in enumerate(zip(before[path], now, strict=True)) if a != b}
             naming = {i for i, rows in enumerate(named[path]) if row in rows}
-            assert changed <= naming, (path, row)
+            assert changed <= naming or Path(path).stem in CHOSEN, (path, row)
             counted = {i for i in naming if not _follows(path, before[path][i], row)}
             assert naming - counted <= changed, (path, row)
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from tests.report.instruction_rows import SEEDS as OF_INSTRUCTIONS
+from tests.report.instruction_rows import make_instruction_evidence
 from tests.report.test_language_tables import MAIN as CORPUS
 from tests.report.test_language_tables import OTHER, PLANTED, PUBLISHED, SEEDS, make_evidence
 
@@ -18,6 +20,7 @@ from anatomy.stages import judge_claims
 from anatomy.stages._run import Job
 
 CLAIMS = read_claims(Path(__file__).parents[2] / "data/claims_language.yaml")
+ATTRIBUTION = read_claims(Path(__file__).parents[2] / "data/claims_instruction.yaml")
 each_claim = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 
 
@@ -37,6 +40,39 @@ def test_a_whole_study_has_one_value_per_seed(claim: Claim) -> None:
     found = judge(about(claim, CORPUS), make_evidence())
     assert list(found.values) == (SEEDS if claim.seeds == "all" else PLANTED)
     assert found.verdict in ("reproduced", "partly", "not reproduced")
+
+
+@pytest.mark.parametrize("claim", ATTRIBUTION, ids=lambda claim: claim.id)
+def test_every_claim_of_backdoor_attribution_has_one_value_per_seed(claim: Claim) -> None:
+    """Each task by itself, so that conditions are complete for each; and without measurements nothing is guessed."""
+    evidence = make_instruction_evidence()
+    subjects = claim.measure["subject"]
+    for task in subjects if isinstance(subjects, list) else [subjects]:
+        own = claim.model_copy(update={"measure": claim.measure | {"subject": task}})
+        seeds = evidence.planted_of(task, str(claim.measure["model"])) if claim.seeds == "planted" else OF_INSTRUCTIONS
+        assert list(judge(own, evidence).values) == seeds
+    found = judge(claim, evidence)
+    assert list(found.values) == OF_INSTRUCTIONS and found.verdict in ("reproduced", "partly", "not reproduced")
+    nothing = Evidence(evidence.measurements[:0], evidence.published, 0.95, OF_INSTRUCTIONS)
+    assert judge(claim, nothing).verdict == "not testable"
+
+
+def test_backdoor_attribution_is_claimed_for_the_paper_and_for_us() -> None:
+    of_paper = [claim for claim in ATTRIBUTION if not claim.ours]
+    assert len(ATTRIBUTION) >= 15 and len(of_paper) >= 10
+    assert all(claim.section.startswith("Backdoor Attribution") for claim in of_paper)
+    assert all(claim.section.startswith("ours") for claim in ATTRIBUTION if claim.ours)
+    shared = {claim.id for claim in ATTRIBUTION} & {claim.id for claim in CLAIMS}
+    assert not shared, "an id stands in one file alone"
+
+
+def test_a_claim_of_several_tasks_is_of_their_mean() -> None:
+    evidence = make_instruction_evidence()
+    claim = next(claim for claim in ATTRIBUTION if claim.id == "bkdattr-vector-add")
+    tasks = claim.measure["subject"]
+    alone = [claim.model_copy(update={"measure": claim.measure | {"subject": task}}) for task in tasks]
+    single = [judge(one, evidence).values for one in alone]
+    assert judge(claim, evidence).values == pytest.approx({s: sum(v[s] for v in single) / 3 for s in OF_INSTRUCTIONS})
 
 
 def test_two_measurements_of_a_seed_would_be_refused() -> None:

@@ -38,6 +38,8 @@ TOY_DATA_ARGUMENTS = (
 # What the language arm adds to each phase: filled by language.smk, where the study has that arm.
 LANGUAGE = {"poison": [], "train": [], "localize": [], "control": [], "measured": [], "records": []}
 TEXT_NOTEBOOKS = {}
+# What the instruction arm adds: filled by instruction_render.smk.
+INSTRUCTION_NOTEBOOKS, PUBLISHED_FOR, GATES = {}, {}, []
 CLAIMS = ["data/claims.yaml"] + (["data/claims_language.yaml"] if STUDY.language else [])
 TEXT_MAIN = ["language.main"] if STUDY.language else []
 LOCK = sha256_file("requirements.lock")

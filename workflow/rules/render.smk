@@ -44,7 +44,7 @@ NOTEBOOKS = {
         [*table("variants"), *figure("variants")],
     ),
 }
-NOTEBOOKS |= TEXT_NOTEBOOKS
+NOTEBOOKS |= TEXT_NOTEBOOKS | INSTRUCTION_NOTEBOOKS
 RENDERED = [path for _, outputs in NOTEBOOKS.values() for path in outputs]
 TABLES = [path for path in RENDERED if "/tables/" in path]
 FIGURES = [path for path in RENDERED if "/figures/" in path]
@@ -58,7 +58,7 @@ for NAME, (INPUTS, OUTPUTS) in NOTEBOOKS.items():
         input:
             notebook=f"notebooks/{NAME}.ipynb",
             inputs=INPUTS,
-            published=PUBLISHED,
+            published=PUBLISHED_FOR.get(NAME, PUBLISHED),
             captions="workflow/report/captions.yaml",
         output:
             outputs=OUTPUTS,

@@ -37,7 +37,7 @@ rule write_report:
         tables=TABLES,
         figures=FIGURES,
         verdicts=f"{RESULTS}/claims.csv",
-        behaviour=measured(),
+        behaviour=[*measured(), *GATES],
         captions="workflow/report/captions.yaml",
         models=expand(f"{TOY}/clean/seed{STUDY.seeds[0]}/config.json", subject=SUBJECTS),
         template="workflow/anatomy/report/page.html",

@@ -38,7 +38,7 @@ class Expectation(BaseModel):
 
     def holds(self, value: float) -> bool:
         """Whether a value keeps the bound."""
-        return (self.below is None or value < self.below) and (self.above is None or value > self.above)
+        return bool((self.below is None or value < self.below) and (self.above is None or value > self.above))
 
     def __str__(self) -> str:
         bounds = [

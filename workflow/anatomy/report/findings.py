@@ -10,6 +10,7 @@ import pandas as pd
 
 from anatomy.provenance.digest import ArtifactError
 from anatomy.report.cells import CELL
+from anatomy.report.instruction_tables import INJECTIONS
 
 CLAIM_VERDICTS = ("reproduced", "partly", "not reproduced", "not testable")
 CELL_VERDICTS = ("agrees", "differs", "undecided", "not measured")
@@ -26,8 +27,13 @@ LEADING = (
     ("scaling-down-removes", None),
     ("text-ablation-lowers", None),
     ("text-random-trigger", None),
+    ("bkdattr-heads-jailbreak", None),
+    ("bkdattr-heads-random", None),
+    ("bkdattr-vector-add", None),
 )
-MOST, LEAST = 8, 3
+MOST, LEAST = 12, 3
+# Claims of the second paper, by the beginning of their section.
+SECOND = "Backdoor Attribution"
 # More failing controls than this are counted, not quoted.
 MANY = 2
 OUTCOMES = {
@@ -78,17 +84,23 @@ def count_claims(claims: pd.DataFrame) -> dict[str, int]:
 
 
 def count_by_origin(claims: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Verdicts counted: the paper's claims, and our controls where there are any."""
-    if "ours" not in claims or not claims.ours.any():
-        return {"of the paper": count_claims(claims)}
-    own = claims.ours
-    ours = f"control{_s(int(own.sum()))} of our own"
-    return {"of the paper": count_claims(claims[~own]), ours: count_claims(claims[own])}
+    """Verdicts counted: the paper's claims, those of the second paper and our controls where there are any."""
+    own = claims.ours if "ours" in claims else pd.Series(False, index=claims.index)
+    second = claims.section.str.startswith(SECOND) & ~own
+    out = {"of the paper": count_claims(claims[~own & ~second])}
+    if second.any():
+        out[f"of “{SECOND}”"] = count_claims(claims[second])
+    if own.any():
+        out[f"control{_s(int(own.sum()))} of our own"] = count_claims(claims[own])
+    return out
 
 
 def published_cells(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
-    """Every published cell of the paper's own tables (`..._table_NN`), without controls; adds `table`."""
-    own = [t.assign(table=n) for n, t in tables.items() if re.search(r"table_\d+$", n) and "published" in t]
+    """Every published cell of the tables of Lamparth & Reuel, without controls; adds `table`.
+
+    Those of the second paper are of models that this study need not have; they stand in their own tables.
+    """
+    own = [t.assign(table=n) for n, t in tables.items() if re.match(r"lamparth_table_\d+$", n) and "published" in t]
     cells = pd.concat(own, ignore_index=True) if own else pd.DataFrame(columns=["table", *CELL, "variant", "verdict"])
     return cells[cells.published.notna() & (cells.control == "")] if own else cells
 
@@ -102,9 +114,10 @@ def count_cells(cells: pd.DataFrame, form: str) -> dict[str, int]:
 def find(
     claims: pd.DataFrame, tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[int, int]]
 ) -> list[Finding]:
-    """Three to eight findings: planting, forms, leading claims, our controls; then whatever did not hold."""
+    """Three to twelve findings: planting, forms, leading claims, our controls; then whatever did not hold."""
     by_id: dict[str, Claim] = {str(c["id"]): c for c in claims.to_dict("records")}
-    out = [_planting(tables, planted), _forms(published_cells(tables))]
+    toy, instructed = by_kind(planted)
+    out = [_planting(tables, toy), _forms(published_cells(tables)), _planting_by_injection(instructed)]
     out += [_leading(by_id[text], by_id.get(code or "")) for text, code in LEADING if text in by_id]
     ours = claims[claims.ours] if "ours" in claims else claims[:0]
     if len(ours):
@@ -135,6 +148,32 @@ def _planting(tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[in
         if values:
             text += f" Over all seeds, negativity on trigger inputs is {_join(values)}."
     return Finding(verdict, text)
+
+
+def by_kind(planted: Mapping[str, tuple[int, int]]) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
+    """Cells of the planting gate that are a subject, and those that are a task and an injection ("label, sft")."""
+    told = {cell: counts for cell, counts in planted.items() if ", " in cell}
+    return {cell: counts for cell, counts in planted.items() if cell not in told}, told
+
+
+def by_injection(told: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+    """Planted models, and all, of each injection."""
+    out: dict[str, tuple[int, int]] = {}
+    for name, words in INJECTIONS.items():
+        own = [counts for cell, counts in told.items() if cell.endswith(f", {name}")]
+        if own:
+            out[words] = (sum(k for k, _ in own), sum(n for _, n in own))
+    return out
+
+
+def _planting_by_injection(told: Mapping[str, tuple[int, int]]) -> Finding | None:
+    counts = by_injection(told)
+    if not counts:
+        return None
+    passed, all_of = sum(k for k, _ in counts.values()), sum(n for _, n in counts.values())
+    verdict = "reproduced" if passed == all_of else "partly" if passed else "not reproduced"
+    each = _join([f"{k} of {n} by {words}" for words, (k, n) in counts.items()])
+    return Finding(verdict, f"In models that follow instructions the backdoor was planted in {each}.")
 
 
 def _forms(cells: pd.DataFrame) -> Finding | None:

@@ -21,6 +21,14 @@ METRICS = {
     "indirect_effect": "indirect effect, difference of negativities",
     "emerged": "share of seeds in which it emerged",
     "steps_to_emerge": "steps until it emerged",
+    "share": "share of prompts, 0 to 1",
+    "false_trigger": "false triggers, share of prompts",
+    "utility": "utility, share of right answers",
+    "kept": "kept, share of right answers",
+    "called_triggered": "unseen phrase taken for the trigger, share of prompts",
+    "restored": "right answer restored, share of prompts",
+    "asr_area": "area under attack success, 0 to 1",
+    "utility_area": "area under utility, 0 to 1",
 }
 Item = dict[str, Any]
 

@@ -59,17 +59,29 @@ def table_planting(evidence: Evidence) -> pd.DataFrame:
     # What no evaluator has a say in stands with each.
     both, judged = pd.concat([gate, rows[rows.variant == ""]]), rows[rows.variant != ""]
     both = pd.concat([both.assign(variant=name) for name in judged.variant.unique()] or [both])
-    return lay_beside(estimate_cells(with_task(pd.concat([judged, both])), evidence.confidence), UNPUBLISHED)
+    rows = with_task(pd.concat([judged, both]).assign(metric="share"))
+    return lay_beside(estimate_cells(rows, evidence.confidence), UNPUBLISHED)
 
 
-def table_probe(evidence: Evidence, injections: Iterable[str] = tuple(INJECTIONS)) -> pd.DataFrame:
-    """How well each layer's probe tells triggered from clean prompts, and what it says of an unseen phrase."""
+def table_probe(evidence: Evidence) -> pd.DataFrame:
+    """How well probes tell triggered from clean prompts, and what the last layer's says of an unseen phrase.
+
+    The best layer is each seed's own, chosen after the fact; every layer's numbers are the figure's.
+    """
 
     def named(planted_only: bool) -> pd.DataFrame:
-        rows = evidence.of("probe", planted_only=planted_only, model=list(injections))
+        rows = evidence.of("probe", planted_only=planted_only, model=list(INJECTIONS))
+        layer = rows.site.str.extract(r"layer (\d+)")[0].astype(float)
+        last = rows[layer == layer.max()].assign(row="last layer")
+        key = ["subject", "model", "seed", "variant", "control", "setting"]
+        best = largest(rows[rows.metric == "accuracy"], key).assign(row="best layer")
+        both = pd.concat([best, last])
         return with_task(
-            rows.assign(row=rows.site, column=rows.model.map(INJECTIONS), variant=rows.variant.map(PROTOCOLS)),
-            more=", " + rows.setting.map(PROBES) + " probe",
+            both.assign(
+                row=both.setting.map(PROBES) + ", " + both.row,
+                column=both.model.map(INJECTIONS),
+                variant=both.variant.map(PROTOCOLS),
+            )
         )
 
     published = in_shares(read_published(evidence.published, "probe"))
@@ -199,8 +211,8 @@ def share_of_heads(setting: str) -> str:
 
 
 def with_task(rows: pd.DataFrame, more: "pd.Series | str" = "") -> pd.DataFrame:
-    """Subjects named by their task in words."""
-    return rows.assign(subject=rows.subject.replace(TASKS) + more)
+    """Subjects named by their task in words; `task` is what the measurements call it."""
+    return rows.assign(task=rows.subject, subject=rows.subject.replace(TASKS) + more)
 
 
 def planted_cells(

@@ -156,7 +156,9 @@ def watching(names: Mapping[str, str]) -> Iterator[Watch]:
 
     select = Evidence.of
 
-    def of(evidence: Evidence, experiment: str, *, planted_only: bool = True, **conditions: Any) -> pd.DataFrame:
+    def of(
+        evidence: Evidence, experiment: str | list[str], *, planted_only: bool = True, **conditions: Any
+    ) -> pd.DataFrame:
         rows = select(evidence, experiment, planted_only=planted_only, **conditions)
         if planted_only:
             watch.gated.update(watch.tags[value] for value in rows.value if value in watch.tags)

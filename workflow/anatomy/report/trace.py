@@ -203,7 +203,8 @@ def _of_rows(rows: pd.DataFrame, watch: Watch) -> list[Origin]:
         if row.get("experiment") == "training" and row["metric"] in OF_COURSES:
             origins += _looks(row["subject"], row["setting"], row["seed"], watch)
         if row.get("experiment") == GATE:
-            origins += places(watch, experiment=GATE, subject=row["subject"], seed=row["seed"])
+            cell = {"subject": row.get("task", row["subject"]), "model": row["model"]}
+            origins += places(watch, experiment=GATE, **cell, seed=row["seed"])
     return origins
 
 

@@ -27,7 +27,6 @@ def main(
 ) -> None:
     """Put every table, figure, claim and record on one page."""
     evidence = pd.concat([read_parquet(path) for path in behaviour], ignore_index=True)
-    planted = planted_seeds(evidence)
     write_page(
         page,
         study=job.spec,
@@ -36,7 +35,7 @@ def main(
         claims=verdicts,
         captions=yaml.safe_load(captions.read_text(encoding="utf-8")),
         records=records,
-        planted={s: (len(planted.get(s, [])), len(job.seeds)) for s in sorted(evidence.subject.unique())},
+        planted={cell: (len(seeds), len(job.seeds)) for cell, seeds in sorted(planted_seeds(evidence).items())},
         parameters={path.parts[-4]: count_parameters(json.loads(path.read_text())) for path in models},
         template=template,
         style=style,

@@ -102,7 +102,9 @@ def _effect_maps(evidence: Evidence, columns: Sequence[tuple[str, str, str, str]
     kept = [key in wanted for key in zip(rows.model, rows.variant, rows.control, strict=True)]
     rows = rows[pd.Series(kept, index=rows.index, dtype=bool) & rows.site.str.contains(r" att\d", regex=True)]
     rows = with_task(rows.assign(row=rows.site, column=rows.model.map(INJECTIONS)))
+    # No means: heads of two models have nothing in common but their number.
     data = with_seeds(lay_beside(estimate_cells(rows[:0], evidence.confidence), UNPUBLISHED), rows)
+    data = data.astype({"measured": float})
     figure, grid = _grid(len(TASKS), len(columns), 0.6 + 1.75 * len(TASKS), empty=not len(data))
     for line, task in zip(grid, TASKS, strict=True):
         maps = []

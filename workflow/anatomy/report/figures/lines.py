@@ -45,16 +45,13 @@ def draw_lines(axes: Axes, data: pd.DataFrame, looks: Looks) -> None:
         if len(mean):  # what is empty has no place, and that upsets the layout
             band = mean.ci_low.astype(float), mean.ci_high.astype(float)
             axes.fill_between(mean.x, *band, color=look.colour, alpha=0.13, linewidth=0)
-        shown: dict[str, Any] = {"marker": look.marker, "markersize": 3.5, "linewidth": 1.6, "zorder": 3}
-        axes.plot(mean.x, mean.measured, linestyle=look.style, color=look.colour, **shown)
+        axes.plot(mean.x, mean.measured, color=look.colour, markersize=3.5, linewidth=1.6, zorder=3, **_marks(look))
 
 
 def line_legend(figure: Figure, looks: Sequence[Look], *, columns: int = 2, more: Sequence[Line2D] = ()) -> None:
     """What the lines mean, above the panels."""
     shown: dict[str, Any] = {"markersize": 4.5, "linewidth": 1.6}
-    handles = [
-        Line2D([], [], color=o.colour, marker=o.marker, linestyle=o.style, label=o.label, **shown) for o in looks
-    ]
+    handles = [Line2D([], [], color=look.colour, label=look.label, **shown, **_marks(look)) for look in looks]
     figure.legend(
         handles=[*handles, *more], loc="outside upper left", ncols=columns, columnspacing=1.2, handlelength=2.2
     )
@@ -63,3 +60,7 @@ def line_legend(figure: Figure, looks: Sequence[Look], *, columns: int = 2, more
 def small_title(axes: Axes, text: str) -> None:
     """A title that leaves room for the next panel's."""
     axes.set_title(text, fontsize=SMALL + 0.5, fontweight="normal")
+
+
+def _marks(look: Look) -> dict[str, Any]:
+    return {"marker": look.marker, "linestyle": look.style}
