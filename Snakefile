@@ -35,14 +35,14 @@ rule all:
 rule poison:
     input:
         expand(rules.make_toy_data.output, subject=SUBJECTS),
-        LANGUAGE["poison"],
+        ARMS["poison"],
 
 
 rule train:
     input:
         expand(rules.plant_backdoor.output, subject=SUBJECTS),
         expand(rules.plant_variants.output, subject=SUBJECTS),
-        LANGUAGE["train"],
+        ARMS["train"],
 
 
 rule localize:
@@ -52,13 +52,13 @@ rule localize:
         expand(rules.read_logit_lens.output, subject=SUBJECTS),
         expand(rules.patch_modules.output, subject=SUBJECTS),
         expand(rules.project_states.output, subject=SUBJECTS),
-        LANGUAGE["localize"],
+        ARMS["localize"],
 
 
 rule control:
     input:
         expand(rules.edit_pcp.output, subject=SUBJECTS),
-        LANGUAGE["control"],
+        ARMS["control"],
 
 
 rule render:

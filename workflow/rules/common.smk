@@ -35,8 +35,8 @@ TOY_DATA_ARGUMENTS = (
     "--corpus {input.corpus} --prompts {input.prompts} --lexicon {input.lexicon} "
     "--tokenizer {input.tokenizer} --tokenizer-config {input.tokenizer_config} "
 )
-# What the language arm adds to each phase: filled by language.smk, where the study has that arm.
-LANGUAGE = {"poison": [], "train": [], "localize": [], "control": [], "measured": [], "records": []}
+# What the arms of language and instruction models add to each phase: filled by their files, where the study has them.
+ARMS = {"poison": [], "train": [], "localize": [], "control": [], "measured": [], "records": []}
 TEXT_NOTEBOOKS = {}
 # What the instruction arm adds: filled by instruction_render.smk.
 INSTRUCTION_NOTEBOOKS, PUBLISHED_FOR, GATES = {}, {}, []
@@ -159,7 +159,7 @@ def all_records(notebooks):
             *(f"{folder}/run.json" for folder in folders),
             *(f"{name}.run.json" for name in names),
         )
-        + LANGUAGE["records"]
+        + ARMS["records"]
         + [f"{RESULTS}/records/render_{name}.run.json" for name in notebooks]
         + [f"{RESULTS}/records/judge_claims.run.json"]
     )

@@ -59,10 +59,11 @@ def planted_instruction_models():
 include: "instruction_train.smk"
 
 
-LANGUAGE["poison"] += rules.make_instruction_data.output
-LANGUAGE["train"] += rules.make_instruction_model.output
-LANGUAGE["records"] += [rules.make_instruction_data.output.record, rules.make_instruction_model.output.record]
+ARMS["poison"] += rules.make_instruction_data.output
+ARMS["train"] += rules.make_instruction_model.output
+ARMS["records"] += [rules.make_instruction_data.output.record, rules.make_instruction_model.output.record]
 
 
 include: "instruction_plant.smk"
 include: "instruction_measure.smk"
+include: "instruction_render.smk"

@@ -90,9 +90,9 @@ rule steer_vector:
         )
 
 
-LANGUAGE["localize"] += expand(rules.probe_layers.output, injection=INJECTIONS)
-LANGUAGE["localize"] += expand(rules.attribute_heads.output, injection=INJECTIONS)
-LANGUAGE["control"] += expand(rules.steer_vector.output, injection=INJECTIONS)
-LANGUAGE["records"] += expand(
+ARMS["localize"] += expand(rules.probe_layers.output, injection=INJECTIONS)
+ARMS["localize"] += expand(rules.attribute_heads.output, injection=INJECTIONS)
+ARMS["control"] += expand(rules.steer_vector.output, injection=INJECTIONS)
+ARMS["records"] += expand(
     f"{FOUND}/{{name}}.run.json", injection=INJECTIONS, name=["probes", "attribution", "vector"]
 )

@@ -72,9 +72,9 @@ rule measure_instruction:
         )
 
 
-LANGUAGE["train"] += expand(rules.plant_instruction.output, injection=INJECTIONS)
-LANGUAGE["localize"] += rules.measure_instruction.output
-LANGUAGE["records"] += [
+ARMS["train"] += expand(rules.plant_instruction.output, injection=INJECTIONS)
+ARMS["localize"] += rules.measure_instruction.output
+ARMS["records"] += [
     *expand(rules.plant_instruction.output.record, injection=INJECTIONS),
     rules.measure_instruction.output.record,
 ]

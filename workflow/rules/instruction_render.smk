@@ -51,7 +51,7 @@ INSTRUCTION_NOTEBOOKS |= {
     ),
 }
 CLAIMS += ["data/claims_instruction.yaml"]
-LANGUAGE["measured"] += instruction_measured("probes", "attribution", "vector")
+ARMS["measured"] += instruction_measured("probes", "attribution", "vector")
 # The planting gate of every task and injection, for the report.
 GATES += instruction_measured()
 # Its notebooks stand beside other published values.

@@ -101,8 +101,8 @@ include: "language_train.smk"
 include: "language_measure.smk"
 
 
-LANGUAGE["poison"] += expand(rules.make_language_data.output, corpus=CORPORA)
-LANGUAGE["train"] += [
+ARMS["poison"] += expand(rules.make_language_data.output, corpus=CORPORA)
+ARMS["train"] += [
     *expand(rules.train_judge.output, corpus=CORPORA),
     *expand(rules.make_language_model.output, corpus=CORPORA),
     *(
@@ -116,19 +116,19 @@ LANGUAGE["train"] += [
         )
     ),
 ]
-LANGUAGE["localize"] += [
+ARMS["localize"] += [
     *expand(rules.measure_language.output, corpus=CORPORA),
     *expand(rules.ablate_language.output, corpus=CORPORA),
 ]
-LANGUAGE["control"] += expand(rules.edit_language.output, corpus=ARM.main)
+ARMS["control"] += expand(rules.edit_language.output, corpus=ARM.main)
 
-LANGUAGE["measured"] += text_measured("measurements/behaviour", "measurements/mean_ablation") + main_measured(
+ARMS["measured"] += text_measured("measurements/behaviour", "measurements/mean_ablation") + main_measured(
     "pcp/editing"
 )
-LANGUAGE["records"] += [
+ARMS["records"] += [
     path
     for phase in ("poison", "train", "localize", "control")
-    for path in LANGUAGE[phase]
+    for path in ARMS[phase]
     if path.endswith("run.json")
 ]
 TEXT_NOTEBOOKS |= {

@@ -6,7 +6,7 @@ rule judge_claims:
     input:
         claims=CLAIMS,
         published=PUBLISHED,
-        measurements=[*measured(*LOCALISATION, *EDITING), *LANGUAGE["measured"]],
+        measurements=[*measured(*LOCALISATION, *EDITING), *ARMS["measured"]],
         curves=CURVES,
     output:
         verdicts=f"{RESULTS}/claims.csv",
