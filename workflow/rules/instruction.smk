@@ -56,6 +56,12 @@ def planted_instruction_models():
     )
 
 
+def planting_spec(wildcards):
+    """What one injection depends on: not on the settings of the others."""
+    shared = ["seeds", "compute.device", "instruction.tasks", "instruction.evaluation"]
+    return subtree(STUDY, *shared, f"instruction.{wildcards.injection}")
+
+
 include: "instruction_train.smk"
 
 

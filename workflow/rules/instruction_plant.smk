@@ -1,12 +1,6 @@
 """The instruction arm, phases 2 and 3: backdoors planted by fine-tuning, preferences and editing; what they do."""
 
 INJECTIONS = list(INSTRUCTION.injections)
-PLANTING = ["seeds", "compute.device", "instruction.tasks", "instruction.evaluation"]
-
-
-def planting_spec(wildcards):
-    """What one injection depends on: not on the settings of the others."""
-    return subtree(STUDY, *PLANTING, f"instruction.{wildcards.injection}")
 
 
 rule plant_instruction:

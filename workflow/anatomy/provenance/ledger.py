@@ -28,7 +28,7 @@ HAZARDS = (
     "results/*/instruction/measurements/samples.parquet",
 )
 # Folders of one toy model (results/{study}/toy/{subject}/...) and of the models of one corpus
-# (results/{study}/language/{corpus}/...). Everything else of a study is rendered, but for results/{study}/instruction/....
+# (results/{study}/language/{corpus}/...). The instruction arm has files of its own, and everything else is rendered.
 FOLDERS = {
     "poison": ("data",),
     "train": ("clean", "backdoored", "variants"),
