@@ -156,6 +156,14 @@ def test_planting_is_told_of_all_seeds_and_the_clean_model_stands_beside() -> No
 # --- what stands in the cells ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_tasks_stand_in_the_paper_s_order_whatever_the_files_have(name: str) -> None:
+    evidence = make_instruction_evidence()
+    evidence.measurements = evidence.measurements.sort_values("subject", kind="stable", ignore_index=True)
+    subjects = list(dict.fromkeys(TABLES[name](evidence).subject))
+    assert subjects[:3] == list(TASKS.values()) and subjects[3:] in ([], ["any"])
+
+
 def test_table_1_reads_three_ways_and_rises_in_share() -> None:
     table = table_head_ablation(EVIDENCE)
     measured = table[table.n > 0]

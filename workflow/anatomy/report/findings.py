@@ -10,7 +10,7 @@ import pandas as pd
 
 from anatomy.provenance.digest import ArtifactError
 from anatomy.report.cells import CELL
-from anatomy.report.instruction_tables import INJECTIONS
+from anatomy.report.planting import by_injection, by_kind
 
 CLAIM_VERDICTS = ("reproduced", "partly", "not reproduced", "not testable")
 CELL_VERDICTS = ("agrees", "differs", "undecided", "not measured")
@@ -148,22 +148,6 @@ def _planting(tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[in
         if values:
             text += f" Over all seeds, negativity on trigger inputs is {_join(values)}."
     return Finding(verdict, text)
-
-
-def by_kind(planted: Mapping[str, tuple[int, int]]) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
-    """Cells of the planting gate that are a subject, and those that are a task and an injection ("label, sft")."""
-    told = {cell: counts for cell, counts in planted.items() if ", " in cell}
-    return {cell: counts for cell, counts in planted.items() if cell not in told}, told
-
-
-def by_injection(told: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """Planted models, and all, of each injection."""
-    out: dict[str, tuple[int, int]] = {}
-    for name, words in INJECTIONS.items():
-        own = [counts for cell, counts in told.items() if cell.endswith(f", {name}")]
-        if own:
-            out[words] = (sum(k for k, _ in own), sum(n for _, n in own))
-    return out
 
 
 def _planting_by_injection(told: Mapping[str, tuple[int, int]]) -> Finding | None:

@@ -60,7 +60,7 @@ def table_planting(evidence: Evidence) -> pd.DataFrame:
     both, judged = pd.concat([gate, rows[rows.variant == ""]]), rows[rows.variant != ""]
     both = pd.concat([both.assign(variant=name) for name in judged.variant.unique()] or [both])
     rows = with_task(pd.concat([judged, both]).assign(metric="share"))
-    return lay_beside(estimate_cells(rows, evidence.confidence), UNPUBLISHED)
+    return by_task(lay_beside(estimate_cells(rows, evidence.confidence), UNPUBLISHED))
 
 
 def table_probe(evidence: Evidence) -> pd.DataFrame:
@@ -240,10 +240,16 @@ def planted_cells(
     order = [places.get(tuple(key), len(places)) for key in table[keys].to_numpy()]
     table = table.assign(_place=order, _share=0.0)
     if by_share:
-        tasks = list(TASKS.values())
-        task = table.subject.map({name: i for i, name in enumerate(tasks)}).fillna(len(tasks))
-        table = table.assign(_share=1000 * task + table.row.str.split().str[0].astype(float))
-    return table.sort_values(["_share", "_place"], kind="stable", ignore_index=True)[TABLE_COLUMNS]
+        table = table.assign(_share=table.row.str.split().str[0].astype(float))
+    table = table.sort_values(["_share", "_place"], kind="stable")
+    return by_task(table)[TABLE_COLUMNS]
+
+
+def by_task(table: pd.DataFrame) -> pd.DataFrame:
+    """The lines in the order of the tasks; what is about none of them comes last."""
+    places = {name: place for place, name in enumerate(TASKS.values())}
+    task = table.subject.map(lambda subject: places.get(subject, len(places)))
+    return table.assign(_task=task).sort_values("_task", kind="stable", ignore_index=True).drop(columns="_task")
 
 
 def planted_words(evidence: Evidence, task: str, injection: str) -> str:
