@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from safetensors import safe_open
-from tests.workflow.conftest import ALL_RULES, TEXT_RULES, Checkout
+from tests.workflow.conftest import ALL_RULES, ARM_RULES, INJECTION_RULES, TEXT_RULES, TOLD_RULES, Checkout
 
 from anatomy.commands.cluster import job_prefix
 from anatomy.provenance.digest import sha256_file
@@ -223,8 +223,10 @@ def test_a_requeued_job_ended_under_the_same_number(survived: Cluster) -> None:
 
 def test_every_job_ran_on_the_cluster(survived: Cluster) -> None:
     once = {rule for rule in ALL_RULES if rule.startswith(("render_", "write_", "judge_"))}
-    wanted = {f"rule_{rule}" for rule in once}
-    wanted |= {f"rule_{rule}_wildcards_{subject}" for rule in ALL_RULES - TEXT_RULES - once for subject in SUBJECTS}
+    wanted = {f"rule_{rule}" for rule in once | TOLD_RULES}
+    injections = load_study("smoke", survived.checkout.path).instruction.injections
+    wanted |= {f"rule_{rule}_wildcards_{way}" for rule in INJECTION_RULES for way in injections}
+    wanted |= {f"rule_{rule}_wildcards_{subject}" for rule in ALL_RULES - ARM_RULES - once for subject in SUBJECTS}
     wanted |= {f"rule_{rule}_wildcards_stories" for rule in TEXT_RULES - once - {"plant_language_variants"}}
     ways = load_study("smoke", survived.checkout.path).language.ways("stories")[1:]
     wanted |= {f"rule_plant_language_variants_wildcards_stories_{way}" for way in ways}

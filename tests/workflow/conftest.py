@@ -58,7 +58,14 @@ TEXT_RULES = {
     *("measure_language", "ablate_language", "edit_language"),
     *(f"render_{name}" for name in NOTEBOOKS if name.startswith("language_")),
 }
-ALL_RULES = TEXT_RULES | {
+# Rules of the instruction arm: once per study, and once per injection.
+TOLD_RULES = {
+    *("make_instruction_data", "make_instruction_model", "measure_instruction"),
+    *(f"render_{name}" for name in NOTEBOOKS if name.startswith("instruction_")),
+}
+INJECTION_RULES = {"plant_instruction", "probe_layers", "attribute_heads", "steer_vector"}
+ARM_RULES = TEXT_RULES | TOLD_RULES | INJECTION_RULES
+ALL_RULES = ARM_RULES | {
     *("make_toy_data", "train_clean", "plant_backdoor", "plant_variants", "measure_behaviour", "ablate_modules"),
     *("read_logit_lens", "patch_modules", "project_states", "tune_pcp", "edit_pcp", "judge_claims"),
     *("write_report", "write_manifest", "write_crate"),

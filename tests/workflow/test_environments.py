@@ -19,7 +19,7 @@ import yaml
 from packaging.requirements import Requirement
 from rattler import MatchSpec
 from snakemake.cli import parse_args
-from tests.workflow.conftest import NOTEBOOKS, Checkout
+from tests.workflow.conftest import ALL_RULES, NOTEBOOKS, Checkout
 
 from anatomy.provenance.code import HOME, PACKAGE, closure, has_module
 
@@ -152,7 +152,7 @@ def test_the_compute_class_chooses_torch_and_cost_shows_what_a_job_asks_for(
 
 def test_every_rule_names_an_environment_that_is_there(rules: dict[str, str]) -> None:
     assert {f"render_{name}" for name in NOTEBOOKS} < rules.keys()
-    assert len(rules) == len(NOTEBOOKS) + 23
+    assert rules.keys() == ALL_RULES
     for rule, named in rules.items():
         assert named, f"{rule} names no environment"
         assert (ROOT / "workflow/rules" / named).resolve() in ENVIRONMENTS, (rule, named)

@@ -17,7 +17,7 @@ from anatomy.provenance.ledger import is_hazard, render_ledger
 from anatomy.provenance.manifest import manifest_path, read_manifest
 from anatomy.spec.read import load_study
 
-from .conftest import ALL_RULES, NOTEBOOKS, TEXT_RULES, Checkout
+from .conftest import ALL_RULES, ARM_RULES, NOTEBOOKS, Checkout
 
 pytestmark = pytest.mark.workflow
 
@@ -211,7 +211,7 @@ def test_a_changed_plot_is_made_again_without_training(archived: Archive) -> Non
 
 @pytest.mark.long
 def test_a_changed_learning_rate_makes_again_what_depends_on_it(archived: Archive, whole: Archive) -> None:
-    toy = ALL_RULES - TEXT_RULES
+    toy = ALL_RULES - ARM_RULES
     assert faster(whole.restored()).stale() == toy - DATA_ONLY
     # The corpus stays at home otherwise, so that the data are made first, and come out as they were.
     restored = archived.restored()
@@ -305,7 +305,8 @@ def test_a_tier_makes_its_part_again_and_compares(archived: Archive, smoke: Chec
         assert made == drawn
         assert not [path for path in files(checkout) if is_hazard(path)]
     if tier == "measure":
-        assert made == ALL_RULES - {"train_clean", "plant_variants", "make_language_model", "train_judge"}
+        travel = {"train_clean", "plant_variants", "make_language_model", "train_judge", "make_instruction_model"}
+        assert made == ALL_RULES - travel
         assert files(checkout) == files(smoke)
         assert "make_toy_data" in told.stdout and "plant_backdoor" in told.stdout
     if tier != "audit":

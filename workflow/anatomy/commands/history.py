@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from anatomy.commands.effort import Dumped, as_it_was, dumped_study, volume, work
+from anatomy.commands.effort_instruction import INSTRUCTION_RULES
 from anatomy.commands.effort_language import TEXT_RULES
 from anatomy.provenance.digest import ArtifactError
 from anatomy.provenance.record import RECORD_SUFFIX, read_record
@@ -96,9 +97,11 @@ def typical_jobs(seconds: dict[str, float], spec: Dumped) -> list[Past]:
     for rule, typical in seconds.items():
         if rule in TEXT_RULES:
             kind, names = "corpus", spec["language"]["corpora"]
+        elif rule in INSTRUCTION_RULES:
+            kind, names = "injection", spec["instruction"]["injections"]
         else:
             kind, names = "subject", spec["toy"]["language"]["subjects"]
         each = [work(rule, {kind: name}, spec) for name in names]
-        jobs.append(Past(rule, {}, typical, None, 1.0, 1.0))  # for the rules without a subject or corpus
+        jobs.append(Past(rule, {}, typical, None, work(rule, {}, spec), 1.0))  # for the rules without one of these
         jobs.append(Past(rule, {kind: "*"}, typical, None, sum(each) / len(each), 1.0))
     return jobs
