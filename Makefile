@@ -39,6 +39,8 @@ export DVC_NO_ANALYTICS := 1
 unexport PYTHONPATH
 
 INSTALLED := $(VENV)/.installed
+# Which tests `make test` runs, by their markers.
+SELECT ?= not cluster and not long
 PIP = $(BIN)/python -m pip
 
 .PHONY: help
@@ -55,14 +57,20 @@ reproduce: $(INSTALLED) ## run a study, print published beside measured, and whe
 
 .PHONY: test
 test: $(INSTALLED) ## run the unit tests and the smoke study (TESTS="-k lexicon" runs some)
+ifdef TESTS
 	@$(BIN)/python -m pytest $(TESTS)
+else
+	@# Unit tests two at a time; then those that use both cores themselves.
+	@$(BIN)/python -m pytest -m "$(SELECT)" -n 2 --dist loadfile --ignore tests/workflow --ignore tests/cluster
+	@$(BIN)/python -m pytest -m "$(SELECT)" tests/workflow tests/cluster
+endif
 
 .PHONY: long-test
 long-test: $(INSTALLED) ## run the tests that `make test` leaves out for their time (tiers, S3, ...)
 	@$(BIN)/python -m pytest -m long $(TESTS)
 
 .PHONY: cluster-test
-cluster-test: $(INSTALLED) ## run the smoke study through a Slurm on this machine (root; docs/cluster.md)
+cluster-test: $(INSTALLED) ## run a study through a Slurm on this machine (root; docs/cluster.md)
 	@$(BIN)/python -m pytest -m cluster tests/cluster $(TESTS)
 
 .PHONY: lint

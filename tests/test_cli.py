@@ -485,7 +485,7 @@ def test_inspect_shows_what_a_study_inherits(repository):
     assert result.exit_code == 0
     for text in ("[0, 1]", "trigger love", "data/lexicon/positive.txt", "results/small/", "toy.pcp"):
         assert text in result.stdout
-    assert len(result.stdout.splitlines()) < 50
+    assert len(result.stdout.splitlines()) < 80
 
 
 def test_the_schema_is_written_and_a_drift_is_told(repository):

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.workflow.conftest import make_checkout, smoke
+from tests.workflow.conftest import make_checkout
 
-__all__ = ["make_checkout", "smoke"]
+__all__ = ["make_checkout"]
 
 HERE = Path(__file__).parent
 

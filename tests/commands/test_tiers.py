@@ -281,6 +281,14 @@ def test_the_archive_holds_everything_but_corpora_and_backdoored_models() -> Non
         for way in study.language.ways(c)
         for n in study.seeds
     }
+    told = f"results/{study.study}/instruction"
+    kept |= {f"{told}/data/examples.parquet", f"{told}/measurements/samples.parquet"}
+    kept |= {
+        f"{told}/planted/{way}/{task}/seed{n}"
+        for way in study.instruction.injections
+        for task in study.instruction.tasks
+        for n in study.seeds
+    }
     assert outs - set(pushed_outs(study)) == kept
     sends = study.model_copy(update={"archive": study.archive.model_copy(update={"push_hazards": True})})
     assert set(pushed_outs(sends)) == outs

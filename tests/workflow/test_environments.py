@@ -81,7 +81,7 @@ def pins(path: Path) -> dict[str, str | None]:
             continue
         version = str(spec.version)
         assert version.startswith("=="), f"{entry}: {version} is a range"
-        found[NAMES.get(name, name)] = version.removeprefix("==")
+        found[plain(NAMES.get(name, name))] = version.removeprefix("==")
     return found
 
 

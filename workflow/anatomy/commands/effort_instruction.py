@@ -42,7 +42,7 @@ def instruction_work(rule: str, wildcards: Mapping[str, str], spec: Mapping[str,
         "attribute_heads": asked * (parts * attribution["prompts"] + 2 * parts * attribution["evaluated"]),
         "steer_vector": asked * steered * vector["evaluated"],
     }
-    return units[rule]
+    return float(units[rule])
 
 
 def _planted_rows(injection: str, arm: Mapping[str, Any]) -> float:
