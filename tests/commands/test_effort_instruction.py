@@ -1,10 +1,10 @@
 """What a job of the instruction arm has to do grows with what the study asks for."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.commands.test_effort_language import grown
 from tests.workflow.conftest import INJECTION_RULES, TOLD_RULES
 
 from anatomy.commands.effort import volume, work
@@ -15,16 +15,6 @@ from anatomy.spec.read import load_study
 @pytest.fixture
 def spec(root: Path) -> dict[str, Any]:
     return load_study("embedded", root).model_dump(mode="json")
-
-
-def grown(spec: dict[str, Any], path: str, factor: float) -> dict[str, Any]:
-    out = copy.deepcopy(spec)
-    *parents, last = path.split(".")
-    section = out
-    for parent in parents:
-        section = section[parent]
-    section[last] = section[last] * factor
-    return out
 
 
 def wildcards(rule: str, injection: str = "sft") -> dict[str, str]:
