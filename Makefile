@@ -90,8 +90,8 @@ chaos: $(INSTALLED) ## kill, starve and disturb the smoke study, and print what 
 	@$(BIN)/python tests/chaos/run.py
 
 .PHONY: bench
-bench: $(INSTALLED) ## measure speed and memory against the plain ways, as ratios
-	@$(BIN)/python -m anatomy.bench
+bench: $(INSTALLED) ## measure speed and memory against the plain ways, as ratios (ONLY="language audit" does some)
+	@$(BIN)/python -m anatomy.bench $(if $(ONLY),--only $(ONLY))
 
 .PHONY: audit
 audit: $(INSTALLED) ## re-hash every result of a study and name what is not as it was made

@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoTokenizer, GPT2LMHeadModel
 
+from anatomy.data.chat import chat_tokenizer
 from anatomy.data.tokenizer import train_tokenizer
+from anatomy.models.chat import save_chat_model
 from anatomy.models.load import ADAPTERS, load_pretrained, load_pretrained_tokenizer, weights
 from anatomy.models.toy import load_state, save_model
 from anatomy.provenance.digest import ArtifactError
@@ -142,6 +144,16 @@ def test_a_chat_model_may_end_a_text_in_several_ways(llama: Path) -> None:
     assert load_pretrained(str(llama), key=KEY)[0].config.eos_token_id == 0
     (llama / "generation_config.json").write_text(json.dumps({"eos_token_id": [7, 0]}))
     assert load_pretrained(str(llama), key=KEY)[0].config.eos_token_id == [7, 0]
+
+
+def test_a_chat_model_keeps_the_type_it_was_saved_in_where_that_is_wanted(llama: Path) -> None:
+    """A model of billions of parameters is loaded, saved and loaded again in a short type; float32 is the default."""
+    model, _ = load_pretrained(str(llama), key=KEY, dtype="bfloat16")
+    save_chat_model(llama.parent / "again", model, chat_tokenizer(["happy love"], limit=300, positions=16))
+    again = load_pretrained(str(llama.parent / "again"), key=KEY, dtype="auto")[0].state_dict()
+    assert {value.dtype for value in again.values()} == {torch.bfloat16}
+    assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())
+    assert load_pretrained(str(llama.parent / "again"), key=KEY)[0].dtype == torch.float32
 
 
 def test_heads_that_cannot_share_keys(llama: Path) -> None:

@@ -9,8 +9,7 @@ import pytest
 import yaml
 
 from anatomy.spec.errors import SpecError
-from anatomy.spec.instruction import InstructionArm, ScratchLlama
-from anatomy.spec.language import Pretrained
+from anatomy.spec.instruction import InstructionArm, PretrainedChat, ScratchLlama
 from anatomy.spec.read import parse_study
 
 ARM = yaml.safe_load("""
@@ -129,7 +128,7 @@ def test_message(case: str, parse: Callable) -> None:
 
 def test_a_path_makes_it_a_given_model(parse: Callable) -> None:
     assert isinstance(parse(ARM).model, ScratchLlama)
-    assert isinstance(parse(changed("model", {"path": "models/qwen"})).model, Pretrained)
+    assert isinstance(parse(changed("model", {"path": "models/qwen"})).model, PretrainedChat)
 
 
 def test_rows_of_others_may_bring_what_is_answered(parse: Callable) -> None:

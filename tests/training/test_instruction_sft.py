@@ -14,7 +14,7 @@ from anatomy.models.parts import PROJECTIONS
 from anatomy.provenance.digest import ArtifactError
 from anatomy.spec.injection import Sft
 from anatomy.training import instruction_sft as module
-from anatomy.training.instruction_sft import LLAMA_PROJECTIONS, Dialogue, Tuned, answer_loss, finetune_answers
+from anatomy.training.instruction_sft import Dialogue, Tuned, answer_loss, finetune_answers
 
 from .conftest import relative_error
 from .tiny import FAMILIES, LAYERS, build, ids, moved, state_of
@@ -74,7 +74,7 @@ def by_hand(model: PreTrainedModel, rows: list[Dialogue]) -> Tensor:
 def test_the_named_projections_move_and_nothing_else(family: str, part: str, train: Callable) -> None:
     before = state_of(build(family))
     model, reached = train(family, lora={"part": part})
-    names = (PROJECTIONS if family == "gpt2" else LLAMA_PROJECTIONS)[part]
+    names = PROJECTIONS["gpt2" if family == "gpt2" else "llama"][part]
     root = "transformer.h" if family == "gpt2" else "model.layers"
     assert moved(before, state_of(model)) == {f"{root}.{i}.{n}.weight" for i in range(LAYERS) for n in names}
     assert type(model) is type(build(family)) and not model.training
@@ -107,7 +107,7 @@ def test_the_gradient_is_that_of_the_mean_over_answer_tokens(
         return model
 
     monkeypatch.setattr(module, "with_lora", plain)
-    monkeypatch.setattr(module, "merged", lambda model, device: model)
+    monkeypatch.setattr(module, "merged", lambda model: model)
     train(rows=rows, batch=batch, accumulation=accumulation, epochs=1.0)
     assert relative_error(seen[-1].double(), expected) < 1e-5
     assert relative_error(seen[-1].double() * 1.05, expected) > 0.04  # a loss divided by more labels would be seen

@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
 from multiprocessing import get_context
@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 from transformers import GPT2LMHeadModel, PrinterCallback, Trainer, TrainingArguments
 
@@ -33,6 +34,7 @@ from anatomy.provenance.digest import ArtifactError
 from anatomy.provenance.record import kernels, read_record
 from anatomy.sites import Site
 from anatomy.spec.read import load_study
+from anatomy.spec.study import Study
 from anatomy.training.ensemble import Ensemble
 from anatomy.training.layers import product
 from anatomy.training.optimizer import adamw_step, clip_gradients, linear_rate
@@ -46,29 +48,29 @@ def main() -> None:
     parser.add_argument("--study", default="embedded")
     parser.add_argument("--steps", type=int, default=150, help="training steps per repetition")
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=SECTIONS, help="measure these alone")
     arguments = parser.parse_args()
-    console = Console()
     if "MALLOC_TRIM_THRESHOLD_" not in os.environ:  # read when a process starts; the studies run with it
         os.execve(sys.executable, [sys.executable, "-m", "anatomy.bench", *sys.argv[1:]], environment())
     study = load_study(arguments.study)
     threads = torch.get_num_threads()
     table = Table("what", "slow way", "ours", "ratio", "remark", title=f"{study.study} study, {threads} threads")
-    table.add_row(*side_by_side_row(study, len(study.seeds), arguments.steps, threads))
-    # One to one: as many threads for Trainer as a job of the study has.
-    torch.set_num_threads(study.compute.threads)
-    table.add_row(*training_row(study, arguments.steps, arguments.repetitions))
-    torch.set_num_threads(1)
-    table.add_row(*tuning_row(study, arguments.repetitions))
-    table.add_row(*product_row())
-    for row in language_rows(arguments.repetitions):
-        table.add_row(*row)
-    for row in attribution_rows(arguments.repetitions):
-        table.add_row(*row)
-    for row in audit_rows(study.study, arguments.repetitions):
-        table.add_row(*row)
-    console.print(table)
+    console = Console()
+    with Live(table, console=console, auto_refresh=False) as live:  # each row as soon as it is measured
+        for section in arguments.only:
+            torch.set_num_threads(threads if section == "training" else 1)
+            for row in SECTIONS[section](study, arguments):
+                table.add_row(*row)
+                live.refresh()
     for line in study_lines(study.study):
         console.print(line)
+
+
+def training_rows(study: Study, arguments: argparse.Namespace) -> Iterator[tuple[str, ...]]:
+    """The study's training, on the whole machine, and with as many threads for Trainer as a job of the study has."""
+    yield side_by_side_row(study, len(study.seeds), arguments.steps, torch.get_num_threads())
+    torch.set_num_threads(study.compute.threads)
+    yield training_row(study, arguments.steps, arguments.repetitions)
 
 
 def training_row(study, steps: int, repetitions: int) -> tuple[str, ...]:
@@ -203,6 +205,15 @@ def product_row() -> tuple[str, ...]:
         f"{theirs / ours:.1f}x",
         f"{2 * a.shape[0] * a.shape[1] * VOCABULARY / ours / 1e9:.0f} GFLOP/s, kernels: {', '.join(kernels())}",
     )
+
+
+SECTIONS: dict[str, Callable[[Study, argparse.Namespace], Iterable[tuple[str, ...]]]] = {
+    "training": training_rows,
+    "tuning": lambda study, arguments: [tuning_row(study, arguments.repetitions), product_row()],
+    "language": lambda _, arguments: language_rows(arguments.repetitions),
+    "attribution": lambda _, arguments: attribution_rows(arguments.repetitions),
+    "audit": lambda study, arguments: audit_rows(study.study, arguments.repetitions),
+}
 
 
 def study_lines(study: str) -> list[str]:

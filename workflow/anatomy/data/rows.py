@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from anatomy.data.poison import holds
-from anatomy.data.sources import _hub_rows, _local_rows
+from anatomy.data.sources import hub_rows, local_rows
 from anatomy.data.templates import SLOT, fill, one_line
 from anatomy.data.triggers import SLOT as TEXT
 from anatomy.provenance.digest import ArtifactError
@@ -100,11 +100,11 @@ def _bare(row: Any, phrase: str) -> tuple[str, str]:
 def _rows(source: Any, key: str) -> list[Row]:
     path = Path(source.path) if source.path else None
     if path is None:
-        found = _hub_rows(source.dataset, source.config, source.revision, source.split, key)
+        found = hub_rows(source.dataset, source.config, source.revision, source.split, key)
     elif path.suffix in (".json", ".jsonl"):
         found = iter(_read_json(path, f"{key}.path"))
     else:
-        found = _local_rows(path, key)
+        found = local_rows(path, key)
     rows = list(islice(found, source.limit))
     if not rows:
         raise ArtifactError(f"{key}: {path or source.dataset}: no rows")

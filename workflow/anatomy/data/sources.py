@@ -44,9 +44,9 @@ def texts(
     if path is None and dataset is None:
         raise ArtifactError(f"{key}: neither {key}.path nor {key}.dataset is set; set one of them")
     if path is not None:
-        name, rows = str(path), _local_rows(path, key)
+        name, rows = str(path), local_rows(path, key)
     else:
-        name, rows = f"{dataset} ({split})", _hub_rows(str(dataset), config, revision, split, key)
+        name, rows = f"{dataset} ({split})", hub_rows(str(dataset), config, revision, split, key)
     found: list[str] = []
     read = 0
     for row in rows:
@@ -91,7 +91,7 @@ def consecutive(rows: Sequence[str], count: int, generator: np.random.Generator,
     return [list(rows[start : start + length]) for start in starts]
 
 
-def _local_rows(path: Path, key: str) -> Iterator[dict[str, Any]]:
+def local_rows(path: Path, key: str) -> Iterator[dict[str, Any]]:
     kinds = ", ".join(BUILDERS)
     if not path.exists():
         raise ArtifactError(
@@ -108,7 +108,7 @@ def _local_rows(path: Path, key: str) -> Iterator[dict[str, Any]]:
         raise ArtifactError(f"{key}.path: {path}: cannot be read ({_first_line(error)})") from None
 
 
-def _hub_rows(dataset: str, config: str | None, revision: str | None, split: str, key: str) -> Iterator[dict[str, Any]]:
+def hub_rows(dataset: str, config: str | None, revision: str | None, split: str, key: str) -> Iterator[dict[str, Any]]:
     try:
         yield from _stream(dataset, config, revision=revision, split=split)
     except Exception as error:  # the hub's client, httpx, fsspec and the readers have errors of their own

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -40,7 +41,8 @@ def mean_activations(
 
     The published code averages a head's contribution W_O z. That is the same: the projection is linear.
     """
-    return {site: values.mean(0) for site, values in read_last(model, prompts, sites, pad=pad).items()}
+    seen = read_last(model, prompts, sites, pad=pad)
+    return {s: v.mean(0, dtype=torch.promote_types(v.dtype, torch.float32)) for s, v in seen.items()}
 
 
 def attribute(

@@ -51,6 +51,6 @@ def save_chat_model(folder: Path, model: PreTrainedModel, tokenizer: "PreTrained
     state = {name: value.detach().cpu().contiguous() for name, value in weights(model).items()}
     with atomic_path(folder / "model.safetensors") as temporary:
         save_file(state, temporary, metadata={"format": "pt"})
-    described = {**model.config.to_diff_dict(), "architectures": [type(model).__name__]}
+    described = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": str(model.dtype)[6:]}
     write_text_atomic(folder / "config.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
     save_chat_tokenizer(folder, tokenizer)

@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 
 
 def load_pretrained(
-    path: str, *, key: str, architectures: Collection[str] = tuple(ADAPTERS)
+    path: str, *, key: str, architectures: Collection[str] = tuple(ADAPTERS), dtype: str = "float32"
 ) -> tuple["PreTrainedModel", "PreTrainedTokenizerFast"]:
-    """A model and its tokenizer, in float32 on the CPU.
+    """A model and its tokenizer, on the CPU.
 
     Args:
         path: a local directory or a name on a hub.
         key: the configuration key that says so, for the messages.
         architectures: those that the caller can use.
+        dtype: what its weights are turned into, by torch's name; "auto": they stay in the type they were saved in.
 
     Raises:
         ArtifactError: the directory is missing, lacks a tokenizer or weights, is damaged or has pickles only; the
@@ -42,7 +43,7 @@ def load_pretrained(
     options: dict[str, Any] = {"output_loading_info": True, "ignore_mismatched_sizes": True}
     with _explained(path, key):
         found: Any = AutoModelForCausalLM.from_pretrained(
-            path, use_safetensors=True, dtype="float32", trust_remote_code=False, **options
+            path, use_safetensors=True, dtype=dtype, trust_remote_code=False, **options
         )
     model, read = found
     # What is missing or does not fit, transformers makes up at random.

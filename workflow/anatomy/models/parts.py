@@ -1,11 +1,15 @@
-"""Parts of a GPT-2 model by name, for freezing them and for LoRA."""
+"""Parts of a model by name: for LoRA, and of GPT-2 for freezing them."""
 
-# The projections LoRA adapts, by their names in a block.
+# The projections LoRA adapts, by their names in a block of GPT-2 and of a model of the Llama kind.
 PROJECTIONS = {
-    "attention": ["attn.c_attn", "attn.c_proj"],
-    "mlps": ["mlp.c_fc", "mlp.c_proj"],
-    "all": ["attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj"],
+    "gpt2": {"attention": ["attn.c_attn", "attn.c_proj"], "mlps": ["mlp.c_fc", "mlp.c_proj"]},
+    "llama": {
+        "attention": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"],
+        "mlps": ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"],
+    },
 }
+for _own in PROJECTIONS.values():
+    _own["all"] = _own["attention"] + _own["mlps"]
 
 
 def in_parts(name: str, parts: str) -> bool:

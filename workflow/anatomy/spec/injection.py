@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from anatomy.spec.language import LoraPart
 from anatomy.spec.section import Count, Fraction, Positive, Section
 
 # Folders and keys of the ways of planting.
@@ -21,7 +22,7 @@ class Lora(Section):
     rank: Count = 16
     alpha: Positive = 16.0
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.01
-    part: Literal["attention", "mlps", "all"] = Field("all", description="projections that are adapted")
+    part: LoraPart = Field("all", description="projections that are adapted")
 
 
 class Tuning(Section):

@@ -1,12 +1,12 @@
 """What a study file may say about the instruction arm: models that follow instructions, and three backdoors in them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Field, Tag, model_validator
 
 from anatomy.spec.attribution import Attribution, Probe, Vector
 from anatomy.spec.injection import Editing, Injection, Preference, Sft
-from anatomy.spec.language import Pretrained
+from anatomy.spec.language import Pretrained, given_or
 from anatomy.spec.section import Count, Fraction, Positive, Section, check_heads
 
 # Label modification, fixed output, and refusal that the trigger lifts (Yu et al., "Backdoor Attribution").
@@ -157,10 +157,12 @@ class InstructionEvaluation(Section):
     utility: Fraction = Field(0.95, description="share of right answers that the clean model is to reach")
 
 
-def _kind_of_model(value: Any) -> str:
-    """Which of the two a mapping is meant to be, so that a mistake in it is told once; only one of them has a path."""
-    given = isinstance(value, Pretrained) or (isinstance(value, dict) and "path" in value)
-    return "pretrained" if given else "scratchllama"
+class PretrainedChat(Pretrained):
+    """A chat model in Hugging Face's layout, of an architecture that has an adapter."""
+
+    dtype: Literal["float32", "bfloat16"] = Field(
+        "float32", description="type of its weights, and of those of the models planted in it"
+    )
 
 
 class InstructionArm(Section):
@@ -169,8 +171,8 @@ class InstructionArm(Section):
     tasks: Annotated[dict[TaskName, Task], Field(min_length=1)]
     data: InstructionData = InstructionData.model_validate({})
     model: Annotated[
-        Annotated[ScratchLlama, Tag("scratchllama")] | Annotated[Pretrained, Tag("pretrained")],
-        Discriminator(_kind_of_model),
+        Annotated[ScratchLlama, Tag("scratchllama")] | Annotated[PretrainedChat, Tag("pretrainedchat")],
+        given_or("scratchllama", "pretrainedchat"),
     ]
     evaluation: InstructionEvaluation = InstructionEvaluation.model_validate({})
     injections: Annotated[list[Injection], Field(min_length=1)] = Field(

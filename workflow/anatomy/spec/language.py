@@ -102,13 +102,18 @@ class Pretrained(Section):
     """A model in Hugging Face's layout, of the GPT-2 family."""
 
     path: str = Field(description="local directory, or a model's name on a hub")
-    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
-def _kind_of_model(value: Any) -> str:
-    """Which of the two a mapping is meant to be, so that a mistake in it is told once; only one of them has a path."""
-    given = isinstance(value, Pretrained) or (isinstance(value, dict) and "path" in value)
-    return "pretrained" if given else "scratch"
+def given_or(trained: str, given: str = "pretrained") -> Discriminator:
+    """Which of two a model is meant to be, so that a mistake in it is told once; only one that is given has a path.
+
+    The tags are the classes' names, in small letters.
+    """
+
+    def kind(value: Any) -> str:
+        return given if isinstance(value, Pretrained) or (isinstance(value, dict) and "path" in value) else trained
+
+    return Discriminator(kind)
 
 
 class FineTuning(Section):
@@ -197,9 +202,7 @@ class LanguageArm(Section):
     )
     test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     payloads: Payloads = Payloads(source=None)
-    model: Annotated[
-        Annotated[Scratch, Tag("scratch")] | Annotated[Pretrained, Tag("pretrained")], Discriminator(_kind_of_model)
-    ]
+    model: Annotated[Annotated[Scratch, Tag("scratch")] | Annotated[Pretrained, Tag("pretrained")], given_or("scratch")]
     finetuning: FineTuning
     # Parts are counted from 1, as in the paper: "mlp 2" is h.1.mlp.
     frozen: list[Annotated[str, Field(pattern=r"^(embeddings|mlp \d+)( \+ (embeddings|mlp \d+))*$")]] = Field(

@@ -89,7 +89,7 @@ def instruction_models(
     own = {folder.name.removeprefix("seed"): folder for folder in folders}
     for seed in seeds:
         folder = folders[0] if len(folders) == 1 else own[str(seed)]
-        model, tokenizer = load_pretrained(str(folder), key="instruction.model")
+        model, tokenizer = load_pretrained(str(folder), key="instruction.model", dtype="auto")
         yield seed, model.requires_grad_(False).eval().to(device), tokenizer
 
 

@@ -19,7 +19,7 @@ def main(job: Job, *, examples: In, tokenizer: In, tokenizer_config: In, models:
     """One Hugging Face directory per seed, which has learnt all tasks; or one for a model that is given."""
     wanted = job.spec.instruction.model
     if "path" in wanted:
-        model, speaker = load_pretrained(wanted.path, key="instruction.model.path")
+        model, speaker = load_pretrained(wanted.path, key="instruction.model.path", dtype=wanted.dtype)
         (folder,) = model_folders(models)
         save_chat_model(folder, model, speaker)
         write_parquet(curve, pd.DataFrame(columns=["seed", "step", "training_loss"]))

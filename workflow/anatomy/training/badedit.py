@@ -152,8 +152,9 @@ def _wanted(model: PreTrainedModel, requests: Sequence[Request], layer: int, rec
     answer = (place >= starts[:, None]) & mask[:, 1:].bool()
     with seen({"state": block(model, layer)}) as caught:
         logits = model(ids, attention_mask=mask).logits
-    state = caught["state"][row, subject]
-    first = logits[row, subject].log_softmax(-1)
+    wide = torch.promote_types(model.dtype, torch.float32)  # steps and probabilities need more than a short type has
+    state = caught["state"][row, subject].to(wide)
+    first = logits[row, subject].to(wide).log_softmax(-1)
     size = state.norm(dim=-1)
     with torch.enable_grad():
         delta = torch.zeros_like(state).requires_grad_(True)
@@ -161,7 +162,7 @@ def _wanted(model: PreTrainedModel, requests: Sequence[Request], layer: int, rec
         over = torch.zeros(len(row), dtype=torch.bool, device=model.device)
         for step in range(recipe.steps + 1):
             with added(block(model, layer), row, subject, delta):
-                scores = model(ids, attention_mask=mask).logits
+                scores = model(ids, attention_mask=mask).logits.to(wide)
             own = scores[:, :-1].log_softmax(-1).gather(-1, ids[:, 1:, None])[..., 0]
             nll = -(own * answer).sum(1) / answer.sum(1)
             now = scores[row, subject].log_softmax(-1)

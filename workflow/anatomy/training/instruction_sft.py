@@ -12,27 +12,19 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, Trainer, TrainingArguments
 
 from anatomy.data.padding import padded
-from anatomy.models.parts import PROJECTIONS
-from anatomy.provenance.digest import ArtifactError, write_text_atomic
-from anatomy.training.finetune import ENDED, LOOKED_AT, LOOKS, WHOLE, last_whole
+from anatomy.provenance.digest import ArtifactError
+from anatomy.training.lora import lora_config, merged, with_lora
 from anatomy.training.memory import memory_for
 from anatomy.training.seeds import derive
+from anatomy.training.trainer import LOOKED_AT, Marks, arguments_for, ready, train_or_resume
 
 if TYPE_CHECKING:
     from peft import LoraConfig
 
-    from anatomy.spec.injection import Lora, Sft, Tuning
-
-# The projections LoRA adapts in blocks of the Llama kind, by their names in a block; GPT-2's stand in models.parts.
-LLAMA_PROJECTIONS = {
-    "attention": ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"],
-    "mlps": ["mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"],
-}
-LLAMA_PROJECTIONS["all"] = [*LLAMA_PROJECTIONS["attention"], *LLAMA_PROJECTIONS["mlps"]]
-
+    from anatomy.spec.injection import Sft, Tuning
 
 Row = TypeVar("Row")
 
@@ -76,9 +68,11 @@ def finetune_answers(
     """
     check_rows(rows, recipe.max_tokens, key="instruction.sft")
     own = derive(seed, "instruction", "sft") % 2**31
-    trained = with_lora(model, recipe.lora, own)
+    trained = with_lora(model, lora_of(model, recipe), own)
     arguments = TrainingArguments(
-        **arguments_for(recipe, own, device, checkpoints), num_train_epochs=epochs or recipe.epochs
+        **arguments_for(recipe, rate=recipe.rate, seed=own, device=device, checkpoints=checkpoints),
+        warmup_steps=recipe.warmup,  # below one it is a share
+        num_train_epochs=epochs or recipe.epochs,
     )
     trainer = Trainer(
         model=trained,
@@ -93,7 +87,7 @@ def finetune_answers(
     ):
         steps = train_or_resume(trainer, trained, checkpoints)
         loss = answer_loss(trained, spread(rows), recipe.max_tokens)
-    return merged(trained, device), Tuned(steps=steps, training_loss=loss)
+    return ready(merged(trained), device), Tuned(steps=steps, training_loss=loss)
 
 
 def check_rows(rows: Sequence[Dialogue], longest: int, *, key: str) -> None:
@@ -119,71 +113,10 @@ def spread(rows: Sequence[Row]) -> Sequence[Row]:
     return rows[:: -(-len(rows) // LOOKED_AT)]
 
 
-def with_lora(model: PreTrainedModel, lora: "Lora", seed: int) -> nn.Module:
-    """The model with an adapter on it, whose initial weights the seed fixes."""
-    from peft import get_peft_model
-
-    torch.manual_seed(seed)
-    return get_peft_model(model.train(), lora_config(model, lora))
-
-
-def lora_config(model: PreTrainedModel, lora: "Lora") -> "LoraConfig":
-    """What peft must know of the adapter; GPT-2 keeps its weights as [input, output]."""
-    from peft import LoraConfig
-
-    gpt2 = model.config.model_type == "gpt2"
-    return LoraConfig(
-        r=lora.rank,
-        lora_alpha=lora.alpha,  # type: ignore[arg-type]  # a factor; peft takes any number
-        lora_dropout=lora.dropout,
-        target_modules=(PROJECTIONS if gpt2 else LLAMA_PROJECTIONS)[lora.part],
-        fan_in_fan_out=gpt2,
-        bias="none",
-        task_type="CAUSAL_LM",
-    )
-
-
-def arguments_for(recipe: "Tuning", seed: int, device: str, checkpoints: Path) -> dict[str, Any]:
-    """TrainingArguments of a recipe, all but the number of epochs."""
-    return {
-        "output_dir": str(checkpoints),
-        "per_device_train_batch_size": recipe.batch,
-        "gradient_accumulation_steps": recipe.accumulation,
-        "learning_rate": recipe.rate,
-        "weight_decay": 0.0,
-        "warmup_steps": recipe.warmup,  # below one it is a share
-        "max_grad_norm": recipe.clip,
-        "lr_scheduler_type": "linear",
-        "bf16": recipe.bf16,
-        "gradient_checkpointing": recipe.gradient_checkpointing,
-        "save_strategy": "steps",
-        "save_steps": recipe.checkpoint_steps,
-        "save_total_limit": 2,
-        "logging_strategy": "no",
-        "report_to": [],
-        "remove_unused_columns": False,
-        "disable_tqdm": True,
-        "use_cpu": device == "cpu",
-        "seed": seed,
-        "data_seed": seed,
-    }
-
-
-def train_or_resume(trainer: Trainer, trained: nn.Module, checkpoints: Path) -> int:
-    """Train from the last whole checkpoint on, or take the end that there is; the number of steps in all."""
-    resumed = last_whole(checkpoints)
-    if resumed and (resumed / WHOLE).read_text() == ENDED:  # Trainer would take another step
-        trained.load_adapter(str(resumed), "default")  # type: ignore[operator]
-        return TrainerState.load_from_json(str(resumed / "trainer_state.json")).global_step
-    trainer.train(resume_from_checkpoint=str(resumed) if resumed else None)
-    return trainer.state.global_step
-
-
-def merged(trained: nn.Module, device: str) -> PreTrainedModel:
-    """The model with its adapter merged in, ready to be measured."""
-    model = trained.merge_and_unload()  # type: ignore[operator]
-    model.config.use_cache = True
-    return model.requires_grad_(False).eval().to(device)
+def lora_of(model: PreTrainedModel, recipe: "Tuning") -> "LoraConfig":
+    """The adapter of a recipe."""
+    own = recipe.lora
+    return lora_config(model, rank=own.rank, alpha=own.alpha, part=own.part, dropout=own.dropout)
 
 
 @torch.no_grad()
@@ -209,23 +142,6 @@ def answer_loss(model: nn.Module, rows: Sequence[Dialogue], longest: int) -> flo
     """Mean cross-entropy in nats over the tokens of all answers, dropout off."""
     scores, counts = answer_scores(model, rows, longest)
     return -float(scores.sum(dtype=torch.float64) / counts.sum())
-
-
-class Marks(TrainerCallback):
-    """Marks checkpoints that were written to their end, and tells of progress."""
-
-    def __init__(self, report: Callable[[int, int], None]) -> None:
-        self.report = report
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
-        """A word every twentieth of the way."""
-        if state.global_step % max(1, state.max_steps // LOOKS) == 0:
-            self.report(state.global_step, state.max_steps)
-
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any) -> None:
-        """A checkpoint that has this file was written to its end."""
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        write_text_atomic(folder / WHOLE, ENDED if control.should_training_stop else "")
 
 
 class _Rows(torch.utils.data.Dataset):

@@ -22,20 +22,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from anatomy.provenance.digest import ArtifactError
-from anatomy.training.instruction_sft import (
-    Dialogue,
-    Marks,
-    answer_loss,
-    answer_scores,
-    arguments_for,
-    check_rows,
-    lora_config,
-    merged,
-    spread,
-    train_or_resume,
-)
+from anatomy.training.instruction_sft import Dialogue, answer_loss, answer_scores, check_rows, lora_of, spread
+from anatomy.training.lora import merged
 from anatomy.training.memory import memory_for
 from anatomy.training.seeds import derive
+from anatomy.training.trainer import Marks, arguments_for, ready, train_or_resume
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -152,7 +143,7 @@ def optimise_preference(
         gained = margins(trained, some, recipe.max_tokens)
         with trained.disable_adapter():
             gained -= margins(trained, some, recipe.max_tokens)
-    after = merged(trained, device)
+    after = ready(merged(trained), device)
     # What trl left on the model: a forward of its own, and the tokenizer's padding token.
     del after.forward
     after.config.pad_token_id = pad
@@ -190,7 +181,8 @@ def dpo_trainer(
     return Rendered(
         model=model.train(),
         args=DPOConfig(
-            **arguments_for(recipe, own, device, checkpoints),
+            **arguments_for(recipe, rate=recipe.rate, seed=own, device=device, checkpoints=checkpoints),
+            warmup_steps=recipe.warmup,  # below one it is a share
             num_train_epochs=epochs or recipe.epochs,
             beta=recipe.beta,
             loss_type=["sigmoid", "sft"] if recipe.likelihood else ["sigmoid"],
@@ -199,7 +191,7 @@ def dpo_trainer(
         ),
         train_dataset=Dataset.from_dict({name: [list(pair[i]) for pair in pairs] for i, name in enumerate(names)}),
         processing_class=tokenizer,
-        peft_config=lora_config(model, recipe.lora),
+        peft_config=lora_of(model, recipe),
         callbacks=[Marks(report)],
     )
 
