@@ -100,6 +100,7 @@ def claim(name: str, verdict: str, **more: object) -> dict[str, object]:
         "says": f"The claim {name} & more.",
         "subject": "2-sentiment",
         "statistic": "topk_negativity, p+t",
+        "compare": "",
         "expected": "< 0.1",
         "published": ".00",
         "measured": np.nan if nothing else 0.04,
@@ -277,7 +278,7 @@ def test_the_first_screen_counts(given: dict) -> None:
     assert "1 control of our own" in text
     assert "4 published cells" in text
     assert "2-sentiment: 2 of 3" in text
-    assert "models trained 9" in text, "three seeds: clean, backdoored, one amount"
+    assert "models 9" in text, "three seeds: clean, backdoored, one amount"
     assert "338,304" in text
     assert "26,400" in text
     assert "abc123 with uncommitted changes" in text
@@ -286,7 +287,7 @@ def test_the_first_screen_counts(given: dict) -> None:
 
 def test_models_that_follow_instructions_have_their_chapter_gate_and_claims(given: dict) -> None:
     """What is replication and what is new is said; the gate is counted by injection, claims by paper."""
-    given["planted"] |= {"label, sft": (3, 3), "fixed, sft": (2, 3), "label, edit": (0, 3)}
+    given["planted"] |= {"label, sft": (3, 3), "fixed, sft": (2, 3), "label, edit": (0, 3), "stories": (1, 3)}
     sections = {"bkdattr_table_01": "replicated", "bkdattr_areas": "beyond the paper"}
     for name, section in sections.items():
         ablation().to_csv(given["out"].parents[1] / f"tables/{name}.csv", index=False)
@@ -299,9 +300,10 @@ def test_models_that_follow_instructions_have_their_chapter_gate_and_claims(give
     text = words(page(given))
     assert "Yu et al. (2025), “Backdoor Attribution" in text and "New, nobody measured it before" in text
     assert "SFT: 5 of 6 BadEdit: 0 of 3" in text and "label, sft" not in text
-    assert "the backdoor was planted in 5 of 6 by SFT and 0 of 3 by BadEdit" in text
-    assert "1 of the paper" in text and "1 of “Backdoor Attribution”" in text and "1 control of our own" in text
-    assert "4 published cells" in text, "those of the other paper are counted apart"
+    assert "In models that write text the backdoor was planted in 1 of 3 (stories)." in text
+    assert "In models that follow instructions it was planted in 5 of 6 (SFT) and 0 of 3 (BadEdit)." in text
+    assert "1 of Lamparth & Reuel" in text and "1 of “Backdoor Attribution”" in text and "1 control of our own" in text
+    assert "4 published cells of Lamparth & Reuel" in text, "those of the other paper are counted apart"
 
 
 def test_without_models_that_follow_instructions_nothing_is_said_of_them(given: dict) -> None:
@@ -317,20 +319,20 @@ def test_cells_are_counted_once_per_form(given: dict) -> None:
 def test_findings_are_told_from_the_numbers_also_when_they_did_not_hold(given: dict) -> None:
     claims = pd.DataFrame(
         [
-            claim("mlps-necessary-2", "not reproduced"),
+            claim("mlps-necessary-2", "not reproduced", expected="< -0.1", compare="absolute difference"),
             claim("mlps-necessary-2-original", "reproduced"),
             claim("clean", "partly", ours=True),
         ]
     )
     tables = {path.stem: read_table(path) for path in given["tables"]}
-    planting, forms, leading, controls = find(claims, tables, {"2-sentiment": (2, 3)})
+    planting, forms, leading, controls = find(claims, tables, {"toy models": {"2-sentiment": (2, 3)}})
     assert planting.verdict == "partly"
     assert "2 of 3 2-sentiment models" in planting.text
     assert "0.35 [0.23, 0.47]" in planting.text
     assert "as the text describes, 1 of 2 published cells agree and 1 differ" in forms.text
     assert "The released code’s form agrees more in Table I." in forms.text
     assert leading.verdict == "not reproduced"
-    assert "This does not hold: measured 0.04 [0.01, 0.07] over 3 seeds" in leading.text
+    assert "measured 0.04 [0.01, 0.07] (a difference) over 3 seeds, asked for <\u00a0−0.1" in leading.text
     assert "In the released code’s form it holds" in leading.text
     assert "Of 1 control of our own, 0 come out" in controls.text
 

@@ -46,7 +46,7 @@ def study(steps: int) -> dict:
         "frozen": ["embeddings + mlp 2 + mlp 3"],
         "lora": ["attention"],
         "judge": {"path": "own/judge"},
-        "evaluation": {"prompts": 2, "tuning_prompts": 2, "max_tokens": 16, "max_length": 20, "loss_paragraphs": 2},
+        "evaluation": {"prompts": 2, "tuning_prompts": 2, "max_tokens": 30, "max_length": 34, "loss_paragraphs": 2},
         "ablation": {"position": 4, "texts": 4, "heads": False},
         "pcp": {"trials": 2, "batch": 2, "components": 3, "texts": 2, "max_rank": 2, "surgery_source": "silly"},
     }

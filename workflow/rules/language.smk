@@ -131,6 +131,8 @@ ARMS["records"] += [
     for path in ARMS[phase]
     if path.endswith("run.json")
 ]
+# The planting gate of every corpus, for the report.
+GATES += text_measured("measurements/behaviour")
 TEXT_NOTEBOOKS |= {
     "language_behaviour": (
         text_measured("measurements/behaviour", "judge/quality"),

@@ -179,6 +179,7 @@ def claims_table(judged: list[Judged]) -> pd.DataFrame:
                 "says": j.claim.says,
                 "subject": ", ".join(_several(j.claim.measure.get("subject", ""))),
                 "statistic": describe(j.claim),
+                "compare": j.claim.compare if j.claim.against is not None else "",
                 "expected": str(j.claim.expect),
                 "published": j.claim.published,
                 "measured": estimate.mean if estimate else np.nan,

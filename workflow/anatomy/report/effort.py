@@ -7,19 +7,25 @@ Item = dict[str, Any]
 
 
 def scale(study: Mapping, runs: list[dict], parameters: Mapping[str, int] | None) -> Item:
-    """How large the study is: seeds, models, sequences, parameters of one model, devices, CPU time."""
+    """How large the study is: models, sequences and parameters of a toy model, devices, CPU time."""
     toy, seeds = study["toy"], study["seeds"]
     subjects = toy["language"]["subjects"]
     retrained = sum(len(toy[what].get(s, [])) for what in ("frozen", "amounts") for s in subjects)
     sizes = sorted(set((parameters or {}).values()))
     return {
-        "models": len(seeds) * (2 * len(subjects) + retrained),
+        "models": len(seeds) * (2 * len(subjects) + retrained) + _kept(runs),
         "sequences": {s: sum(counts.values()) for s, counts in subjects.items()},
         "parameters": " to ".join(f"{size:,}" for size in dict.fromkeys([*sizes[:1], *sizes[-1:]])),
         "devices": ", ".join(sorted({run["device"] for run in runs})),
         "cpu_s": sum(run["cpu_s"] for run in runs),
         "wall_s": sum(run["wall_s"] for run in runs),
     }
+
+
+def _kept(runs: list[dict]) -> int:
+    """Models that write text or follow instructions: each has a file of weights."""
+    files = [file["path"] for run in runs for own in run["outputs"].values() for file in own]
+    return sum(path.endswith("/model.safetensors") and "/toy/" not in path for path in files)
 
 
 def by_rule(runs: list[dict]) -> list[Item]:

@@ -10,12 +10,12 @@ import pandas as pd
 
 from anatomy.provenance.digest import ArtifactError
 from anatomy.report.cells import CELL
-from anatomy.report.planting import by_injection, by_kind
+from anatomy.report.planting import INSTRUCTED, TEXT, TOY, Counts
 
 CLAIM_VERDICTS = ("reproduced", "partly", "not reproduced", "not testable")
 CELL_VERDICTS = ("agrees", "differs", "undecided", "not measured")
 CLAIM_COLUMNS = [
-    *("id", "section", "says", "subject", "statistic", "expected", "measured", "ci_low", "ci_high", "n"),
+    *("id", "section", "says", "subject", "statistic", "compare", "expected", "measured", "ci_low", "ci_high", "n"),
     *("verdict", "published", "note"),
 ]
 # The two forms of the method: as the text describes it, and as the released code computes it.
@@ -89,7 +89,7 @@ def count_by_origin(claims: pd.DataFrame) -> dict[str, dict[str, int]]:
     second = claims.section.str.startswith(SECOND) & ~own
     out = {"of the paper": count_claims(claims[~own & ~second])}
     if second.any():
-        out[f"of “{SECOND}”"] = count_claims(claims[second])
+        out = {"of Lamparth & Reuel": out.pop("of the paper"), f"of “{SECOND}”": count_claims(claims[second])}
     if own.any():
         out[f"control{_s(int(own.sum()))} of our own"] = count_claims(claims[own])
     return out
@@ -111,28 +111,28 @@ def count_cells(cells: pd.DataFrame, form: str) -> dict[str, int]:
     return {v: int((own.verdict == v).sum()) for v in CELL_VERDICTS}
 
 
-def find(
-    claims: pd.DataFrame, tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[int, int]]
-) -> list[Finding]:
-    """Three to twelve findings: planting, forms, leading claims, our controls; then whatever did not hold."""
+def find(claims: pd.DataFrame, tables: Mapping[str, pd.DataFrame], planted: Mapping[str, Counts]) -> list[Finding]:
+    """Three to twelve findings: planting, forms, leading claims, our controls; then whatever did not hold.
+
+    Args:
+        planted: counts of the planting gate, by the kind of model (report.planting).
+    """
     by_id: dict[str, Claim] = {str(c["id"]): c for c in claims.to_dict("records")}
-    toy, instructed = by_kind(planted)
-    out = [_planting(tables, toy), _forms(published_cells(tables)), _planting_by_injection(instructed)]
+    others = _planting_of_others({kind: planted[kind] for kind in (TEXT, INSTRUCTED) if kind in planted})
+    out = [_planting(tables, planted.get(TOY, {})), _forms(published_cells(tables)), others]
     out += [_leading(by_id[text], by_id.get(code or "")) for text, code in LEADING if text in by_id]
     ours = claims[claims.ours] if "ours" in claims else claims[:0]
     if len(ours):
         out.append(_controls(ours))
     found = [finding for finding in out if finding][:MOST]
     told = {i for pair in LEADING for i in pair}
-    others = sorted((c for i, c in by_id.items() if i not in told), key=lambda c: c["verdict"] != "not reproduced")
-    return found + [_leading(claim) for claim in others[: max(0, LEAST - len(found))]]
+    rest = sorted((c for i, c in by_id.items() if i not in told), key=lambda c: c["verdict"] != "not reproduced")
+    return found + [_leading(claim) for claim in rest[: max(0, LEAST - len(found))]]
 
 
-def _planting(tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[int, int]]) -> Finding | None:
+def _planting(tables: Mapping[str, pd.DataFrame], planted: Counts) -> Finding | None:
     if not planted:
         return None
-    passed, all_of = sum(k for k, _ in planted.values()), sum(n for _, n in planted.values())
-    verdict = "reproduced" if passed == all_of else "partly" if passed else "not reproduced"
     counts = _join([f"{k} of {n} {subject} models" for subject, (k, n) in planted.items()])
     text = f"The backdoor was planted in {counts}."
     behaviour = next((t for name, t in tables.items() if name.endswith("behaviour") and "measured" in t), None)
@@ -147,17 +147,23 @@ def _planting(tables: Mapping[str, pd.DataFrame], planted: Mapping[str, tuple[in
         values = [f"{measured(c)} ({c['subject']}{_published(c['published'])})" for c in own.to_dict("records")]
         if values:
             text += f" Over all seeds, negativity on trigger inputs is {_join(values)}."
-    return Finding(verdict, text)
+    return Finding(_of_all(planted), text)
 
 
-def _planting_by_injection(told: Mapping[str, tuple[int, int]]) -> Finding | None:
-    counts = by_injection(told)
-    if not counts:
+def _planting_of_others(planted: Mapping[str, Counts]) -> Finding | None:
+    if not planted:
         return None
-    passed, all_of = sum(k for k, _ in counts.values()), sum(n for _, n in counts.values())
-    verdict = "reproduced" if passed == all_of else "partly" if passed else "not reproduced"
-    each = _join([f"{k} of {n} by {words}" for words, (k, n) in counts.items()])
-    return Finding(verdict, f"In models that follow instructions the backdoor was planted in {each}.")
+    told = [
+        f"In {kind} it was planted in {_join([f'{k} of {n} ({words})' for words, (k, n) in counts.items()])}."
+        for kind, counts in planted.items()
+    ]
+    every = {f"{kind}, {words}": count for kind, counts in planted.items() for words, count in counts.items()}
+    return Finding(_of_all(every), " ".join(told).replace(" it was planted", " the backdoor was planted", 1))
+
+
+def _of_all(planted: Counts) -> str:
+    passed, models = (sum(counts) for counts in zip(*planted.values(), strict=True))
+    return "reproduced" if passed == models else "partly" if passed else "not reproduced"
 
 
 def _forms(cells: pd.DataFrame) -> Finding | None:
@@ -213,7 +219,7 @@ def tell(claim: Claim) -> str:
     if not claim["n"] or pd.isna(claim["measured"]):
         return outcome
     seeds = f"{claim['n']:.0f} seed{_s(claim['n'])}"
-    text = f"{outcome}: measured {measured(claim)} over {seeds}, asked for {_bound(claim)}"
+    text = f"{outcome}: measured {measured(claim)}{_compared(claim)} over {seeds}, asked for {_bound(claim)}"
     return f"{text}; the paper prints {claim['published']}" if claim["published"] else text
 
 
@@ -235,8 +241,13 @@ def number(value: float) -> str:
     return text.removeprefix("-") if float(text.replace(",", "")) == 0 else text.replace("-", "−")
 
 
+def _compared(claim: Claim) -> str:
+    """What a number is where it is none of the metric's own: " (a ratio)"."""
+    return f" (a {how.removeprefix('absolute ')})" if (how := claim.get("compare")) else ""
+
+
 def _bound(claim: Claim) -> str:
-    return re.sub("([<>]) ", "\\1\u00a0", str(claim["expected"]))
+    return re.sub("([<>]) ", "\\1\u00a0", str(claim["expected"])).replace("-", "−")
 
 
 def _published(value: float) -> str:

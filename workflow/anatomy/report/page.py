@@ -20,7 +20,7 @@ from anatomy.report import findings
 from anatomy.report.cells import CELL, READING
 from anatomy.report.effort import by_rule, scale, versions
 from anatomy.report.grid import METRICS, Item, forms_side_by_side, groups, headword, lay_out
-from anatomy.report.planting import by_injection, by_kind
+from anatomy.report.planting import by_kind
 
 TEMPLATE = Path(__file__).with_name("page.html")
 STYLE = Path(__file__).with_name("page.css")
@@ -67,12 +67,12 @@ def write_page(
     items = gather_items(captions, read, tables, figures, runs, link, f"results/{study['study']}")
     of_forms = [item for item in items if item["name"].endswith("_variants")]
     cells = findings.published_cells(read)
-    toy, instructed = by_kind(planted)
+    kinds = by_kind(planted, study["toy"]["language"]["subjects"])
     page = _environment(study["toy"]["evaluation"]["top_k"]).from_string(template.read_text(encoding="utf-8"))
     text = page.render(
         study=study,
         style=Markup(style.read_text(encoding="utf-8")),
-        findings=findings.find(judged, read, planted),
+        findings=findings.find(judged, read, kinds),
         claim_counts=findings.count_claims(judged),
         claim_groups=findings.count_by_origin(judged),
         cell_counts={form: findings.count_cells(cells, form) for form in findings.FORMS},
@@ -82,8 +82,7 @@ def write_page(
         sections=by_section([item for item in items if item not in of_forms]),
         of_forms=of_forms,
         scale=scale(study, [run for _, run in runs], parameters),
-        planted=toy,
-        told=by_injection(instructed),
+        planted=kinds,
         rules=by_rule([run for _, run in runs]),
         versions=versions([run for _, run in runs]),
         config=yaml.safe_dump(json.loads(json.dumps(study)), sort_keys=False, allow_unicode=True),

@@ -1,19 +1,32 @@
-"""Planted models counted: of the subjects, and of the models that follow instructions by injection."""
+"""Planted models counted: toy models by subject, those that write text by corpus, instructed ones by injection."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from anatomy.report.instruction_tables import INJECTIONS
 
+Counts = dict[str, tuple[int, int]]  # cell -> planted models, and all
+TOY, TEXT, INSTRUCTED = "toy models", "models that write text", "models that follow instructions"
 
-def by_kind(planted: Mapping[str, tuple[int, int]]) -> tuple[dict[str, tuple[int, int]], dict[str, tuple[int, int]]]:
-    """Cells of the planting gate that are a subject, and those that are a task and an injection ("label, sft")."""
+
+def by_kind(planted: Mapping[str, tuple[int, int]], toy: Collection[str]) -> dict[str, Counts]:
+    """The cells of the planting gate by the kind of model; kinds without any are left out.
+
+    Args:
+        planted: cells that are a subject ("2-sentiment", "stories"), or a task and an injection ("label, sft").
+        toy: the subjects of the toy models.
+    """
     told = {cell: counts for cell, counts in planted.items() if ", " in cell}
-    return {cell: counts for cell, counts in planted.items() if cell not in told}, told
+    subjects = {cell: counts for cell, counts in planted.items() if cell not in told}
+    kinds = {
+        TOY: {cell: counts for cell, counts in subjects.items() if cell in toy},
+        TEXT: {cell: counts for cell, counts in subjects.items() if cell not in toy},
+        INSTRUCTED: _by_injection(told),
+    }
+    return {kind: counts for kind, counts in kinds.items() if counts}
 
 
-def by_injection(told: Mapping[str, tuple[int, int]]) -> dict[str, tuple[int, int]]:
-    """Planted models, and all, of each injection."""
-    out: dict[str, tuple[int, int]] = {}
+def _by_injection(told: Counts) -> Counts:
+    out: Counts = {}
     for name, words in INJECTIONS.items():
         own = [counts for cell, counts in told.items() if cell.endswith(f", {name}")]
         if own:
