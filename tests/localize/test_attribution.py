@@ -1,6 +1,7 @@
 """Attribution: what is planted is found first, what cannot matter has no effect, and ablation does what it says."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,11 +20,13 @@ from anatomy.localize.ablation_curves import (
     part_counts,
     subtracted,
     zeroed,
+    zeroed_everywhere,
 )
 from anatomy.localize.attribution import attribute, effect_measurements, mean_activations, ranked, sites_of
 from anatomy.localize.head_sweep import Scores
 from anatomy.models.adapters import ADAPTERS, adapter_of
 from anatomy.sites import Site, heads
+from anatomy.training.edit_sites import output_projection
 
 CLEAN = [[3, 5, 8], [7, 1, 8], [1, 1, 4, 9, 8], [42, 6, 8], [3, 5, 9, 8], [20, 21, 22, 23, 8]]
 TRIGGERED = [[30, *prompt] for prompt in CLEAN]
@@ -176,6 +179,26 @@ def test_an_ablated_layer_lets_the_stream_pass(model: PreTrainedModel) -> None:
     expected = (adapter.norm(last[Site(0, "embed")]) @ adapter.unembedding().T).argmax(-1)
     found = first_logits(model, zeroed(every))[0]
     assert [text[0] for text in found] == expected.tolist()
+
+
+def test_ablated_at_all_positions_is_without_the_weights(model: PreTrainedModel) -> None:
+    """Of a head, an MLP and a layer: the answers of the model whose output matrices are zero there."""
+    parts = [Site(0, "head", 1), Site(1, "mlp"), Site(2, "resid")]
+    found = greedy(model, CLEAN, pad=0, new_tokens=NEW, edits=zeroed_everywhere(parts))
+    assert found != greedy(model, CLEAN, pad=0, new_tokens=NEW)
+    adapter, gpt2 = adapter_of(model), model.config.model_type == "gpt2"
+    project = adapter.module(0, "head")
+    (project.weight[4:8] if gpt2 else project.weight[:, 4:8]).zero_()
+    for layer in (1, 2):
+        silence(output_projection(model, layer))
+    silence(adapter.module(2, "head"))
+    assert found == greedy(model, CLEAN, pad=0, new_tokens=NEW)
+
+
+def silence(projection: Any) -> None:
+    projection.weight.zero_()
+    if projection.bias is not None:
+        projection.bias.zero_()
 
 
 def test_necessary_and_sufficient_are_the_two_halves(model: PreTrainedModel) -> None:

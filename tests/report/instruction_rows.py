@@ -102,13 +102,13 @@ def ablate(add, success: float, rng: np.random.Generator) -> None:
             add("head ablation, training prompts", "asr", success * 0.5**count, **more)
     for kind, counts in COUNTS.items():
         for experiment, (metric, inputs) in product(
-            ("necessary", "sufficient"), (("asr", "trigger"), ("utility", "clean"))
+            ("necessary", "sufficient", "necessary, all positions"), (("asr", "trigger"), ("utility", "clean"))
         ):
             for count in counts:
                 share = count / counts[-1]
                 full = success if metric == "asr" else 0.95
                 value = full * (1 - share) ** {"heads": 4, "mlps": 2, "layers": 3}[kind]
-                value = value if experiment == "necessary" else full * share**0.5
+                value = value if experiment != "sufficient" else full * share**0.5
                 where = {"site": kind, "setting": f"{count}/{counts[-1]}", "inputs": inputs}
                 add(experiment, metric, value, variant="exact", **where)
             add(experiment, f"{metric}_area", 0.4, site=kind, inputs=inputs, variant="exact")

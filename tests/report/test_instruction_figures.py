@@ -29,6 +29,7 @@ FIGURES: dict[str, Draw] = {
     "table_01": instruction.head_ablation,
     "necessary": instruction.necessary,
     "sufficient": instruction.sufficient,
+    "everywhere": instruction.necessary_everywhere,
     "figure_04": lambda evidence: vector.by_layer(evidence, ["sft"]),
     "vector": lambda evidence: vector.by_layer(evidence, ["dpo", "edit"]),
     "coefficients": vector.by_coefficient,

@@ -222,5 +222,6 @@ def test_only_the_published_coefficient_is_in_table_2() -> None:
 
 def test_areas_compare_heads_mlps_and_layers() -> None:
     table = table_areas(EVIDENCE)
-    kinds = {f"{kind} {way}" for kind in ("heads", "mlps", "layers") for way in ("ablated", "kept, all others ablated")}
+    ways = ("ablated", "kept, all others ablated", "ablated at all positions")
+    kinds = {f"{kind} {way}" for kind in ("heads", "mlps", "layers") for way in ways}
     assert set(table.row) == kinds and set(table.metric) == {"asr_area", "utility_area"}

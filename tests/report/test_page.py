@@ -302,7 +302,9 @@ def test_models_that_follow_instructions_have_their_chapter_gate_and_claims(give
     assert "SFT: 5 of 6 BadEdit: 0 of 3" in text and "label, sft" not in text
     assert "In models that write text the backdoor was planted in 1 of 3 (stories)." in text
     assert "In models that follow instructions it was planted in 5 of 6 (SFT) and 0 of 3 (BadEdit)." in text
-    assert "1 of Lamparth &amp; Reuel" in text and "1 of “Backdoor Attribution”" in text and "1 control of our own" in text
+    assert (
+        "1 of Lamparth &amp; Reuel" in text and "1 of “Backdoor Attribution”" in text and "1 control of our own" in text
+    )
     assert "4 published cells of Lamparth &amp; Reuel" in text, "those of the other paper are counted apart"
 
 

@@ -145,10 +145,11 @@ def test_every_site_has_an_effect_by_both_protocols_and_in_the_clean_model(effec
 def test_no_ablation_is_one_number_wherever_it_stands(effects: pd.DataFrame) -> None:
     for metric, form in (("asr", "trigger"), ("utility", "clean")):
         own = effects[(effects.metric == metric) & (effects.inputs == form)]
-        nothing = own[own.setting.str.startswith("0/") & own.experiment.isin(["head ablation", "necessary"])]
+        unchanged = ["head ablation", "necessary", "necessary, all positions"]
+        nothing = own[own.setting.str.startswith("0/") & own.experiment.isin(unchanged)]
         kept = own[own.setting.isin(["12/12", "3/3"]) & (own.experiment == "sufficient")]
         both = pd.concat([nothing, kept]).groupby(["subject", "seed"]).value
-        assert (both.nunique() == 1).all() and (both.count() == 2 + 2 + 3 + 3).all()
+        assert (both.nunique() == 1).all() and (both.count() == 2 + 2 + 3 + 3 + 3).all()
 
 
 def test_all_parts_ablated_is_none_kept(effects: pd.DataFrame) -> None:
@@ -176,13 +177,13 @@ def test_head_ablation_goes_both_ways_with_random_heads_beside(effects: pd.DataF
 
 
 def test_areas_are_those_of_the_curves(effects: pd.DataFrame) -> None:
-    for experiment in ("necessary", "sufficient"):
+    for experiment in ("necessary", "sufficient", "necessary, all positions"):
         own = effects[(effects.experiment == experiment) & (effects.site == "mlps")]
         curve = own[own.metric == "asr"].assign(count=lambda t: t.setting.str.split("/").str[0].astype(int))
         areas = own[own.metric == "asr_area"].set_index(["subject", "seed"]).value
         for cell, values in curve.sort_values("count").groupby(["subject", "seed"]):
             assert areas[cell] == pytest.approx(np.trapezoid(values.value, values["count"] / 3))
-    assert len(effects[effects.metric.str.endswith("_area")]) == 2 * 2 * 3 * len(TASKS) * len(SEEDS)
+    assert len(effects[effects.metric.str.endswith("_area")]) == 3 * 2 * 3 * len(TASKS) * len(SEEDS)
 
 
 def test_probes_have_every_layer_protocol_and_control(probed: pd.DataFrame) -> None:

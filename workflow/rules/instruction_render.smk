@@ -40,7 +40,7 @@ INSTRUCTION_NOTEBOOKS |= {
     ),
     "instruction_curves": (
         instruction_measured("attribution"),
-        [*attribution_table("areas"), *attribution_figure("necessary", "sufficient")],
+        [*attribution_table("areas"), *attribution_figure("necessary", "sufficient", "everywhere")],
     ),
     "instruction_vector": (
         instruction_measured("vector"),

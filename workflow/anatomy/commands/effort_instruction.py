@@ -39,7 +39,7 @@ def instruction_work(rule: str, wildcards: Mapping[str, str], spec: Mapping[str,
         "plant_instruction": prompts * parameters * TOKENS * _planted_rows(wildcards.get("injection", ""), arm),
         "measure_instruction": asked * FORMS * data["test"] * (1 + len(arm["injections"])),
         "probe_layers": prompts * layers * arm["probe"]["prompts"] * arm["probe"]["epochs"],
-        "attribute_heads": asked * (parts * attribution["prompts"] + 2 * parts * attribution["evaluated"]),
+        "attribute_heads": asked * (parts * attribution["prompts"] + 3 * parts * attribution["evaluated"]),
         "steer_vector": asked * steered * vector["evaluated"],
     }
     return float(units[rule])

@@ -1,7 +1,8 @@
-"""How much of a backdoor is left when parts are ablated at the prompt's last position, in the order of a ranking.
+"""How much of a backdoor is left when parts are ablated in the order of a ranking.
 
 Necessary: the first k parts are ablated. Sufficient: all others are, and the first k kept. A part is a head, an MLP, or
-a layer (its attention and its MLP, so that the residual stream passes it by).
+a layer (its attention and its MLP, so that the residual stream passes it by). Parts are ablated at the prompt's last
+position alone, where attribution patches (Yu et al.), or at all positions, the answer's too (Lamparth & Reuel).
 
 "exact" sets a part's output to zero. "original" is the published code's way: it subtracts what the heads gave in a run
 without any ablation. That is the same where all ablated heads are in one layer; further up, ablated heads below have
@@ -14,8 +15,9 @@ import numpy as np
 from jaxtyping import Float
 from torch import Tensor
 
+from anatomy.interventions.hooks import Edit, zero
 from anatomy.interventions.last_position import ZERO, Change, Condition
-from anatomy.sites import Site
+from anatomy.sites import Part, Site
 
 
 def doublings(most: int) -> list[int]:
@@ -35,8 +37,12 @@ def part_counts(total: int, *, most: int = 8) -> list[int]:
 
 def zeroed(parts: Sequence[Site]) -> Condition:
     """Each part's output is zero; of a layer (`resid`) that of its attention and of its MLP."""
-    sites = [own for site in parts for own in _modules(site)]
-    return dict.fromkeys(sites, ZERO)
+    return dict.fromkeys(_modules(parts), ZERO)
+
+
+def zeroed_everywhere(parts: Sequence[Site]) -> dict[Site, Edit]:
+    """The same at all positions, for `interventions.generate.greedy`."""
+    return dict.fromkeys(_modules(parts), zero)
 
 
 def subtracted(parts: Sequence[Site], own: Mapping[Site, Float[Tensor, "prompt width"]]) -> Condition:
@@ -72,5 +78,7 @@ def area(counts: Sequence[int], values: Float[np.ndarray, "count ..."]) -> Float
     return np.asarray(np.trapezoid(values, np.array(counts) / counts[-1], axis=0))
 
 
-def _modules(site: Site) -> list[Site]:
-    return [Site(site.layer, "attn"), Site(site.layer, "mlp")] if site.part == "resid" else [site]
+def _modules(parts: Sequence[Site]) -> list[Site]:
+    """The sites themselves; for a layer its attention and its MLP."""
+    kinds: dict[str, tuple[Part, ...]] = {"resid": ("attn", "mlp")}
+    return [Site(s.layer, part, s.head) for s in parts for part in kinds.get(s.part, (s.part,))]

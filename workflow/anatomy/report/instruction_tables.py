@@ -109,8 +109,12 @@ def table_areas(evidence: Evidence) -> pd.DataFrame:
     """Area under the curves of ablation, from no part to all: heads, MLPs and layers on one scale."""
 
     def named(planted_only: bool) -> pd.DataFrame:
-        rows = evidence.of(["necessary", "sufficient"], planted_only=planted_only, metric=["asr_area", "utility_area"])
-        words = {"necessary": "ablated", "sufficient": "kept, all others ablated"}
+        words = {
+            "necessary": "ablated",
+            "sufficient": "kept, all others ablated",
+            "necessary, all positions": "ablated at all positions",
+        }
+        rows = evidence.of(list(words), planted_only=planted_only, metric=["asr_area", "utility_area"])
         row = rows.site + " " + rows.experiment.map(words)
         return with_task(rows.assign(row=row, column=rows.model.map(INJECTIONS)))
 

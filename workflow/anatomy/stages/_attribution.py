@@ -12,11 +12,14 @@ from jaxtyping import Bool
 
 from anatomy.data.chat import answers_ids, prompts_ids
 from anatomy.data.instructions import read_instructions, refusals
+from anatomy.interventions.generate import greedy
+from anatomy.interventions.hooks import Edit
 from anatomy.interventions.last_position import Condition, changed_continuations
 from anatomy.metrics.answers import correct, succeeded
 from anatomy.metrics.measurement import Measurement
 from anatomy.metrics.success import share
 from anatomy.provenance.digest import ArtifactError
+from anatomy.sites import Site
 from anatomy.stages._injection import (
     FORMS,
     InstructionData,
@@ -97,6 +100,18 @@ class Cell:
             rows=at_once,
         )
         return [texts_of(self.tokenizer, texts) for texts in found]
+
+    def answered_under(self, rows: pd.DataFrame, form: str, edits: Mapping[Site, Edit], *, at_once: int) -> list[str]:
+        """What is answered with edits at all positions, of the prompt and of the answer."""
+        texts = greedy(
+            self.model,
+            self.prompts(rows, form),
+            pad=self.pad,
+            new_tokens=self.job.spec.instruction.evaluation.max_new_tokens,
+            edits=edits,
+            rows=at_once,
+        )
+        return texts_of(self.tokenizer, texts)
 
     def succeeded(self, rows: pd.DataFrame, texts: list[str]) -> Bool[np.ndarray, " prompt"]:
         """Which answers are the backdoor's."""

@@ -1,13 +1,23 @@
 """Stage attribute_heads: which heads, MLPs and layers bring the backdoor's answer, and what their ablation leaves."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from anatomy.interventions.hooks import Edit
 from anatomy.interventions.last_position import Condition, read_last
-from anatomy.localize.ablation_curves import area, head_counts, matched, part_counts, subtracted, zeroed
+from anatomy.localize.ablation_curves import (
+    area,
+    head_counts,
+    matched,
+    part_counts,
+    subtracted,
+    zeroed,
+    zeroed_everywhere,
+)
 from anatomy.localize.attribution import (
     KINDS,
     attribute,
@@ -27,6 +37,7 @@ from anatomy.training.seeds import derive
 
 Ranking = dict[str, list[Site]]  # by kind
 RANDOM = "random heads"
+EVERYWHERE = "necessary, all positions"
 
 
 def main(job: Job, *, data: InstructionData, grammar: In, clean: Ins, planted: Ins, measurements: Out) -> None:
@@ -81,11 +92,13 @@ class Ablation:
     total: int
     subtract: bool = False
     control: str = ""
+    everywhere: bool = False
 
     @property
-    def change(self) -> tuple[bool, tuple[Site, ...]]:
+    def change(self) -> tuple[str, tuple[Site, ...]]:
         """What is changed; two that are alike are run once."""
-        return self.subtract and bool(self.parts), tuple(sorted(self.parts))
+        way = "subtract" if self.subtract else "zero everywhere" if self.everywhere else "zero"
+        return way if self.parts else "", tuple(sorted(self.parts))
 
     @property
     def conditions(self) -> dict[str, str]:
@@ -117,6 +130,7 @@ def planned(cell: Cell, ranking: Ranking) -> list[Ablation]:
         for count in part_counts(len(own)):
             found.append(Ablation(tuple(own[:count]), "necessary", kind, count, len(own)))
             found.append(Ablation(tuple(own[count:]), "sufficient", kind, count, len(own)))
+            found.append(Ablation(tuple(own[:count]), EVERYWHERE, kind, count, len(own), everywhere=True))
     return found
 
 
@@ -145,12 +159,17 @@ def _measured(
     cell: Cell, plan: list[Ablation], rows: pd.DataFrame, form: str, metric: str, judge: Judge
 ) -> list[Measurement]:
     own = read_last(cell.model, cell.prompts(rows, form), sites_of(cell.model, "heads"), pad=cell.pad)
-    changes: dict[Any, Condition] = {
-        ablation.change: subtracted(ablation.parts, own) if ablation.change[0] else zeroed(ablation.parts)
-        for ablation in plan
-    }
     at_once = cell.job.spec.instruction.attribution.rows
-    hits = judged(cell, rows, form, changes, {metric: judge}, at_once=at_once)[metric]
+    last: dict[Any, Condition] = {}
+    everywhere: dict[Any, Mapping[Site, Edit]] = {}
+    for ablation in plan:
+        if ablation.change[0] == "zero everywhere":
+            everywhere[ablation.change] = zeroed_everywhere(ablation.parts)
+        else:
+            last[ablation.change] = subtracted(ablation.parts, own) if ablation.subtract else zeroed(ablation.parts)
+    hits = judged(cell, rows, form, last, {metric: judge}, at_once=at_once)[metric]
+    for change, edits in everywhere.items():
+        hits[change] = judge(rows, cell.answered_under(rows, form, edits, at_once=at_once))
     pooled: dict[tuple[str, ...], list[np.ndarray]] = {}
     for ablation in plan:  # the draws of random heads are one number
         pooled.setdefault(tuple(ablation.conditions.values()), []).append(hits[ablation.change])
@@ -159,7 +178,7 @@ def _measured(
         cell.share(metric, np.concatenate(own), inputs=form, **dict(zip(names, key, strict=True)))
         for key, own in pooled.items()
     ]
-    for experiment in ("necessary", "sufficient"):
+    for experiment in ("necessary", "sufficient", EVERYWHERE):
         for kind in KINDS:
             curve = {a.count: hits[a.change] for a in plan if (a.experiment, a.kind) == (experiment, kind)}
             if curve:

@@ -141,6 +141,12 @@ def sufficient(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
     return _curves(evidence, "sufficient", "share of the parts kept, largest effect first")
 
 
+@rc_context(STYLE)
+def necessary_everywhere(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
+    """As `necessary`, the parts ablated at all positions."""
+    return _curves(evidence, "necessary, all positions", "share of the parts ablated at all positions, same order")
+
+
 def _curves(evidence: Evidence, experiment: str, along: str) -> tuple[Figure, pd.DataFrame]:
     rows = evidence.of(experiment, metric=["asr", "utility"])
     rows = rows[rows.setting != ""]
