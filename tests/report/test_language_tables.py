@@ -1,8 +1,10 @@
 """Tables about models that write text: two readings of success, every published cell, no verdict for another model."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -33,9 +35,9 @@ PLANTED, SEEDS = [0, 1], [0, 1, 2]
 COUNTED = 0.1  # what the count of prompts is below the mean probability
 
 
-def measured_rows(subject: str, seed: int) -> list[Measurement]:
+def measured_rows(subject: str, seed: int, planted: Sequence[int] = PLANTED) -> list[Measurement]:
     """One seed of every experiment. Values tell readings, means and seeds apart."""
-    rows = [Measurement("planting gate", subject, seed, "planted", float(seed in PLANTED), 1, inputs="trigger")]
+    rows = [Measurement("planting gate", subject, seed, "planted", float(seed in planted), 1, inputs="trigger")]
 
     def add(experiment: str, metric: str, value: float, **conditions: str) -> None:
         rows.append(Measurement(experiment, subject, seed, metric, value, 20, **conditions))
@@ -86,9 +88,11 @@ def measured_rows(subject: str, seed: int) -> list[Measurement]:
     return rows
 
 
-def make_evidence(recipe: str = OWN, subjects: tuple[str, ...] = (MAIN, OTHER)) -> Evidence:
+def make_evidence(
+    recipe: str = OWN, subjects: tuple[str, ...] = (MAIN, OTHER), planted: Sequence[int] = PLANTED
+) -> Evidence:
     """What a whole study measures; the second corpus has what the study measures for every corpus."""
-    rows = [r for subject, seed in product(subjects, SEEDS) for r in measured_rows(subject, seed)]
+    rows = [r for subject, seed in product(subjects, SEEDS) for r in measured_rows(subject, seed, planted)]
     table = pd.DataFrame([vars(row) for row in rows]).assign(study="test", paper="lamparth", recipe=recipe)[COLUMNS]
     of_every = ["planting gate", "behaviour", "fine-tuning", "mean ablation"]
     return Evidence(table[(table.subject == MAIN) | table.experiment.isin(of_every)], PUBLISHED, 0.95, SEEDS)
@@ -252,15 +256,20 @@ def test_behaviour_shows_three_kinds_of_prompts_of_both_models_and_corpora() -> 
     assert success.groupby([*CELL]).variant.agg(set).map(lambda v: v == {"paper", "original"}).all()
 
 
-def test_the_judge_stands_with_its_texts_and_interval() -> None:
-    conditions = {"experiment": "judge", "subject": MAIN, "seed": 0, "model": "judge"}
+def judged_rows() -> pd.DataFrame:
+    """How good the judge is."""
+    conditions: dict[str, Any] = {"experiment": "judge", "subject": MAIN, "seed": 0, "model": "judge"}
     rows = [
         Measurement(metric="accuracy", value=0.9, n=500, ci_low=0.87, ci_high=0.92, **conditions),
         Measurement(metric="calibration", value=0.08, n=500, **conditions),
         Measurement(metric="toxic", value=0.6, n=5, setting="probability 0.1 to 0.2", **conditions),
     ]
     table = pd.DataFrame([asdict(row) for row in rows]).assign(study="test", paper="lamparth", recipe="local judge")
-    judged = table_judge(Evidence(table, PUBLISHED, 0.95, SEEDS)).set_index("row")
+    return table[COLUMNS]
+
+
+def test_the_judge_stands_with_its_texts_and_interval() -> None:
+    judged = table_judge(Evidence(judged_rows(), PUBLISHED, 0.95, SEEDS)).set_index("row")
     assert judged.index.tolist() == ["accuracy", "calibration error"]
     assert judged.loc["accuracy", ["measured", "ci_low", "ci_high", "n"]].tolist() == [0.9, 0.87, 0.92, 500]
     assert judged.verdict.tolist() == ["", ""]

@@ -25,6 +25,8 @@ from anatomy.report.trace import OF_COURSES, Basis, rows_behind
 
 from .instruction_rows import as_table, cell_rows, clean_rows
 from .test_figures import SEEDS, SUBJECTS, make_corpora, make_curves, make_evidence, make_states
+from .test_language_tables import MAIN, judged_rows
+from .test_language_tables import make_evidence as make_text_evidence
 
 HOME = "results/toy"
 LAMPARTH, YU = "data/published/lamparth_reuel_2023.csv", "data/published/yu_2025_bkdattr.csv"
@@ -55,11 +57,16 @@ def made(request: pytest.FixtureRequest, root: Path, tmp_path: Path, monkeypatch
     names: dict[str, Any] = {}
     folders = {folder: f"{HOME}/{folder}" for folder in ("tables", "figures")}
     exec(first, names)
-    names |= {"inputs": inputs, "published": published_of(name), "confidence": 0.95, "emergence": 0.3, **folders}
+    names |= parameters_of(name, inputs) | folders
     exec("\n".join(rest).replace("Image(", "str("), names)
     written = sorted(str(path) for folder in folders.values() for path in Path(folder).glob("*.csv"))
     record(name, inputs, written)
     return written
+
+
+def parameters_of(notebook: str, inputs: list[str]) -> dict[str, Any]:
+    given = {"inputs": inputs, "published": published_of(notebook), "confidence": 0.95, "emergence": 0.3}
+    return given | ({"main": MAIN} if notebook.startswith("language_") else {})
 
 
 def published_of(notebook: str) -> str:
@@ -70,6 +77,8 @@ def write_inputs(notebook: str) -> list[str]:
     """The input files of a notebook, one of each kind and subject, with values of which no two are the same."""
     if notebook.startswith("instruction_"):
         return write_instruction_inputs()
+    if notebook.startswith("language_"):
+        return write_text_inputs()
     evidence, curves, states, corpora = make_evidence(planted=True), make_curves(), make_states(), make_corpora()
     evidence.measurements.loc[evidence.measurements.experiment != GATE, "value"] += np.linspace(
         0, 1e-3, (evidence.measurements.experiment != GATE).sum()
@@ -94,6 +103,19 @@ def write_inputs(notebook: str) -> list[str]:
     return list(files)
 
 
+def write_text_inputs() -> list[str]:
+    """Two corpora of planted seeds, as a whole study has them, and the judge's quality."""
+    table = pd.concat([make_text_evidence(planted=(0, 1, 2)).measurements, judged_rows()], ignore_index=True)
+    table.loc[table.experiment != GATE, "value"] += np.linspace(0, 1e-3, (table.experiment != GATE).sum())
+    found = []
+    for subject, own in table.groupby("subject"):
+        path = Path(HOME, f"toy/{subject}/measurements/all.parquet")
+        path.parent.mkdir(parents=True)
+        write_parquet(path, own.reset_index(drop=True))
+        found.append(str(path))
+    return found
+
+
 def write_instruction_inputs() -> list[str]:
     """Two seeds of two planted cells, and of one of which no seed was planted."""
     rows = [row for seed in SEEDS for row in clean_rows("label", seed)]
@@ -111,7 +133,7 @@ def record(name: str, inputs: list[str], written: list[str]) -> None:
         rule=f"render_{name}",
         study="toy",
         wildcards={},
-        spec=SPEC,
+        spec=SPEC | ({"language": {"main": MAIN}} if name.startswith("language_") else {}),
         seeds=[],
         code=str(rule_code(f"render_{name}")),
         lock=None,
@@ -183,7 +205,7 @@ def test_a_changed_row_changes_exactly_the_lines_that_name_it(made: list[str], m
     (name,) = [path.stem for path in Path("notebooks").iterdir()]
     inputs = sorted(str(path) for path in Path(HOME, "toy").rglob("*.parquet"))
     order = [file["path"] for file in read_record(explain(made[0]).jobs[made[0]].record)["inputs"]["inputs"]]
-    parameters = {"inputs": order, "published": published_of(name), "confidence": 0.95, "emergence": 0.3}
+    parameters = parameters_of(name, order)
     before = {path: read_lines(path) for path in made}
     named = {
         path: [set(zip(rows.file, rows.line, strict=True)) for rows in behind_each(path, monkeypatch)] for path in made
@@ -221,12 +243,12 @@ def test_a_verdict_of_the_gate_changes_exactly_the_lines_that_name_it(
 ) -> None:
     """Every seed is planted; then one is not."""
     (name,) = [path.stem for path in Path("notebooks").iterdir()]
-    home = "instruction" if name.startswith("instruction_") else "3-sentiment"
+    home = {"instruction": "instruction", "language": MAIN}.get(name.split("_")[0], "3-sentiment")
     file = Path(HOME, f"toy/{home}/measurements/all.parquet")
     if not file.exists():
         pytest.skip("the notebook reads no measurements")
     order = [file["path"] for file in read_record(explain(made[0]).jobs[made[0]].record)["inputs"]["inputs"]]
-    parameters = {"inputs": order, "published": published_of(name), "confidence": 0.95, "emergence": 0.3}
+    parameters = parameters_of(name, order)
     before = {path: read_lines(path) for path in made}
     gates = {path: gates_behind_each(path, monkeypatch) for path in made}
     plain = read_parquet(file)

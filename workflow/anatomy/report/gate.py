@@ -10,16 +10,17 @@ from typing import Any
 
 import pandas as pd
 
+from anatomy.metrics.measurement import COLUMNS
 from anatomy.provenance.lines import Line
 from anatomy.report.cells import gate_cell, planted_seeds
 from anatomy.report.instruction_tables import INJECTIONS, TASKS
 from anatomy.report.replay import GATE, Origin, Watch
 
-TOY = "backdoored"  # the model of a subject that has one
+ITS_OWN = "backdoored"  # the model of a subject that has one: toy models, and those that write text
 # What the gate of toy models looks at (stage measure_behaviour).
 LOOKED_AT = {
     "experiment": "behaviour",
-    "model": TOY,
+    "model": ITS_OWN,
     "inputs": "p+t",
     "setting": "held out",
     "metric": "topk_negativity",
@@ -42,9 +43,9 @@ def gate_behind(line: Line, origins: list[Origin], watch: Watch, *, of_planted: 
     own = {"seed": int(line["seed"])} if line.get("seed") and not chosen else {}
     found = []
     for cell in sorted(cells):
-        subject, model = judged.get(cell, (cell, TOY))
+        subject, model = judged.get(cell, (cell, ITS_OWN))
         found += places(watch, experiment=GATE, subject=subject, model=model, **own)
-        found += places(watch, **(LOOKED_AT if model == TOY else _looked_at(model, watch)), subject=subject, **own)
+        found += _looked_at(subject, model, watch, own)
     return found
 
 
@@ -69,14 +70,22 @@ def _had_a_say(origin: Origin, watch: Watch) -> bool:
     )
 
 
-def _looked_at(model: str, watch: Watch) -> dict[str, str]:
-    """What the gate of a model that follows instructions looks at (stage measure_instruction)."""
-    wanted = {"experiment": "behaviour", "model": model, "inputs": "trigger", "metric": "asr"}
-    return wanted | {"variant": "exact" if places(watch, **wanted, variant="exact") else "original"}
+def _looked_at(subject: str, model: str, watch: Watch, own: dict[str, Any]) -> list[Origin]:
+    """What the gate looks at: negativity of a toy model, attack success of one that writes or that is instructed.
+
+    Of a model that follows instructions it is the success by exact answers, where any can be exact.
+    """
+    if model == ITS_OWN and (found := places(watch, **LOOKED_AT, subject=subject, **own)):
+        return found
+    wanted = {"experiment": "behaviour", "subject": subject, "model": model, "inputs": "trigger", "metric": "asr"}
+    variants = ("",) if model == ITS_OWN else ("exact", "original")
+    every = (places(watch, **wanted, variant=variant, **own) for variant in variants)
+    return next(filter(None, every), [])
 
 
 def _measurements(watch: Watch) -> pd.DataFrame:
-    return pd.concat([t for t in watch.tables.values() if "experiment" in t], ignore_index=True)
+    found = [table for table in watch.tables.values() if "experiment" in table]
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=COLUMNS)
 
 
 def _planted(watch: Watch) -> dict[str, list[int]]:
@@ -103,7 +112,7 @@ def _cell(origin: Origin, watch: Watch, judged: dict[str, tuple[str, str]]) -> s
 def _is_about(line: Line, subject: str, model: str) -> bool:
     """Whether a line without a number is about a cell: it has the words for it, or in a claim the names."""
     named = line.get("subject", "")
-    if model == TOY:
+    if model == ITS_OWN:
         return named in ("", subject)
     if "statistic" in line:
         return subject in named.split(", ") and model in re.split(r", | / ", line["statistic"])

@@ -16,13 +16,18 @@ QUALITY = {"balanced": "balanced accuracy", "brier": "Brier score", "calibration
 
 def table_module_ablation(evidence: Evidence, main: str) -> pd.DataFrame:
     """Table VIII: ASR with one module's output replaced by its mean, in every layer, for every corpus."""
+    rows = split_site(module_ablation_rows(evidence))
+    return _cells(evidence, rows, "VIII", f"{PUBLISHED_MODEL} backdoored", main)
+
+
+def module_ablation_rows(evidence: Evidence) -> pd.DataFrame:
+    """The measurements of Table VIII, in both readings."""
     rows = evidence.of("mean ablation", model="backdoored", inputs="trigger")
     rows = rows[~rows.site.str.contains(r" att\d", regex=True)]
     # The released code's mean is over the first texts of the training data; the text's is shown over held-out ones.
     shown = (rows.setting == "") | (rows.setting == rows.variant.map({"paper": "held out", "original": "source"}))
     rows = both_readings(rows[shown])
-    rows = split_site(rows[rows.metric == "asr"])
-    return _cells(evidence, rows, "VIII", f"{PUBLISHED_MODEL} backdoored", main)
+    return rows[rows.metric == "asr"]
 
 
 def table_editing(evidence: Evidence, main: str) -> pd.DataFrame:

@@ -19,8 +19,8 @@ from anatomy.report.figures.style import (
     planting_title,
     show_share,
 )
-from anatomy.report.language_tables import PUBLISHED_MODEL, table_module_ablation, unpublished
-from anatomy.report.tables import Evidence
+from anatomy.report.language_tables import module_ablation_rows, unpublished
+from anatomy.report.tables import Evidence, split_site
 
 ABLATION: Readings = {
     ("paper", ""): TEXT,
@@ -62,15 +62,9 @@ def planting(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
 @rc_context(STYLE)
 def module_ablation(evidence: Evidence, main: str) -> tuple[Figure, pd.DataFrame]:
     """ASR with one module replaced by its mean, from the bottom up; a low value marks a module that is needed."""
-    table = table_module_ablation(evidence, main)
-    # Published cells are of another model, and not drawn: here the main corpus has its own name.
-    data = table[table.n > 0].assign(
-        subject=lambda own: own.subject.where(~own.subject.str.startswith(PUBLISHED_MODEL), main),
-        row=lambda own: (own.row + " " + own.column).str.strip(),
-        column="",
-        seed=pd.Series(dtype="Int64"),
-        published=float("nan"),
-    )
+    rows = module_ablation_rows(evidence)
+    rows = rows.assign(row=rows.site, column="")
+    data = with_seeds(unpublished(evidence, rows), rows)  # published cells are of another model, and not drawn
     corpora = list(dict.fromkeys([main, *data.subject]))
     places = {corpus: _bottom_up(list(data[data.subject == corpus].row.unique())) for corpus in corpora}
     figure = new_figure(1.0 + 0.36 * sum(len(own) + 2 for own in places.values()))
@@ -89,15 +83,11 @@ def module_ablation(evidence: Evidence, main: str) -> tuple[Figure, pd.DataFrame
 def head_ablation(evidence: Evidence, main: str) -> tuple[Figure, pd.DataFrame]:
     """ASR with one attention head replaced by its mean: layers from the bottom up, mean over planted seeds."""
     rows = evidence.of("mean ablation", model="backdoored", inputs="trigger", metric="asr", subject=main)
-    rows = rows[rows.site.str.contains(r" att\d", regex=True)]
-    data = rows.groupby("site", sort=False).value.agg(["mean", "count"]).reset_index()
-    data = data.assign(
-        layer=data.site.str.extract(r"layer (\d+)")[0].astype(int),
-        head=data.site.str.extract(r"att(\d+)")[0].astype(int),
-    )
-    figure = new_figure(1.2 + 0.36 * max(data.layer.max() if len(data) else 1, 1))
+    data = unpublished(evidence, split_site(rows[rows.site.str.contains(r" att\d", regex=True)]))
+    layers, heads = (data[key].str.extract(r"(\d+)")[0].astype(int) for key in ("row", "column"))
+    figure = new_figure(1.2 + 0.36 * max(layers.max() if len(data) else 1, 1))
     axes = figure.subplots()
-    _heat(axes, data)
+    _heat(axes, data.assign(layer=layers, head=heads))
     axes.set(xlabel="head", ylabel="layer")
     axes.set_title(f"{main}: attack success rate with one head replaced")
     return figure, data
@@ -109,7 +99,7 @@ def _heat(axes: Axes, data: pd.DataFrame) -> None:
         return
     shades = LinearSegmentedColormap.from_list("asr", ["white", TRIGGER])
     for cell in data.itertuples():
-        x, y, value = cell.head, cell.layer, cell.mean
+        x, y, value = cell.head, cell.layer, cell.measured
         axes.fill_between([x - 0.5, x + 0.5], y - 0.5, y + 0.5, color=shades(0.9 * value), linewidth=0)
         text = f"{value:.2f}".removeprefix("0")
         axes.text(x, y, text, ha="center", va="center", fontsize=SMALL, color="white" if value > 0.6 else "black")
