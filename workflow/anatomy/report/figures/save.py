@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib import rc_context
 from matplotlib.figure import Figure
+from matplotlib.transforms import BboxBase
 
 from anatomy.provenance.digest import atomic_path, write_text_atomic
 from anatomy.report.figures.style import STYLE
@@ -29,5 +30,14 @@ def _settle(figure: Figure) -> None:
     """Fix the layout: its solver ends an ulp off now and then, and an SVG's identifiers hash all digits."""
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
+    for part in figure.subfigs:
+        left, bottom, width, height = _rounded(part.bbox_relative)
+        part.bbox_relative.p0, part.bbox_relative.p1 = (left, bottom), (left + width, bottom + height)
     for axes in figure.axes:
-        axes.set_position([round(edge, 6) for edge in axes.get_position(original=True).bounds])  # type: ignore[arg-type]
+        axes.set_position(_rounded(axes.get_position(original=True)))
+
+
+def _rounded(box: BboxBase) -> tuple[float, float, float, float]:
+    """Left, bottom, width and height, as shares of what it stands in."""
+    left, bottom, width, height = (round(float(edge), 6) for edge in box.bounds)
+    return left, bottom, width, height
