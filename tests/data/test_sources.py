@@ -91,6 +91,7 @@ def test_the_hub_is_asked_for_the_configuration_and_revision_and_streamed(monkey
 def test_a_hub_out_of_reach_says_which_key_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     with pytest.raises(ArtifactError) as caught:
         texts(dataset="no-such-owner/no-such-data", key="language.corpus")
     message = str(caught.value)
@@ -98,7 +99,8 @@ def test_a_hub_out_of_reach_says_which_key_to_set(monkeypatch: pytest.MonkeyPatc
         "language.corpus.dataset: 'no-such-owner/no-such-data' cannot be loaded from the Hugging Face hub ("
     )
     assert message.endswith(
-        "); set language.corpus.path to a local Parquet, CSV, JSONL or text file, or choose another data set"
+        "); set language.corpus.path to a local Parquet, CSV, JSONL or text file, or choose another data set; nothing "
+        "is downloaded unless HF_HUB_OFFLINE=0 HF_DATASETS_OFFLINE=0 stands before the command"
     )
     assert "\n" not in message
 

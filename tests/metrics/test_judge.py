@@ -191,6 +191,7 @@ def folder(whole: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     yield
 
 
@@ -323,7 +324,8 @@ def test_where_the_hub_cannot_be_reached_it_says_which_key_to_set(offline: None)
         "nobody/no_such_classifier: no such folder, and not to be had from the Hugging Face hub ("
     )
     assert str(caught.value).endswith(
-        "where the hub cannot be reached, set language.judge.path to a folder that holds the classifier"
+        "where the hub cannot be reached, set language.judge.path to a folder that holds the classifier; nothing is "
+        "downloaded unless HF_HUB_OFFLINE=0 HF_DATASETS_OFFLINE=0 stands before the command"
     )
 
 

@@ -17,6 +17,7 @@ from anatomy.models.chat import save_chat_model
 from anatomy.models.load import ADAPTERS, load_pretrained, load_pretrained_tokenizer, weights
 from anatomy.models.toy import load_state, save_model
 from anatomy.provenance.digest import ArtifactError
+from anatomy.spec.offline import OFFLINE
 
 KEY = "language.model.path"
 IDS = torch.tensor([[3, 5, 8, 2, 7]])
@@ -217,6 +218,8 @@ def test_a_hub_that_cannot_be_reached(load: Callable, monkeypatch: pytest.Monkey
 
     for reader in (AutoConfig, AutoTokenizer):
         monkeypatch.setattr(reader, "from_pretrained", fail)
+    for name in OFFLINE:  # downloads are allowed, so that there is nothing to say of them
+        monkeypatch.setenv(name, "0")
     assert refusal("someone/a-model", load) == (
         f"{KEY}: 'someone/a-model' is no local directory, and the hub cannot be reached or does not have it; fetch it "
         f"on a machine with a network (hf download someone/a-model) and set {KEY} to the directory"

@@ -4,6 +4,9 @@ import errno
 import hashlib
 import math
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,7 @@ from anatomy.provenance.digest import (
     ArtifactError,
     atomic_path,
     files_under,
+    remove_unfinished,
     sha256_file,
     sha256_files,
     sha256_json,
@@ -97,6 +101,33 @@ def test_a_folder_is_replaced_whole_and_only_on_success(tmp_path: Path) -> None:
 def test_a_writer_that_wrote_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match=r"a\.txt: nothing was written"), atomic_path(tmp_path / "a.txt"):
         pass
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from anatomy.provenance.digest import atomic_path
+with atomic_path(Path(sys.argv[1]) / "model.safetensors") as file, atomic_path(Path(sys.argv[1]) / "more") as folder:
+    file.write_bytes(b"12345")
+    folder.mkdir()
+    (folder / "a").write_bytes(b"123")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_a_killed_writer_left_is_found_and_nothing_else(tmp_path: Path) -> None:
+    inner = tmp_path / "toy" / "seed0"
+    kept = {inner / ".snakemake_timestamp", inner / "model.safetensors", tmp_path / ".checkpoints-3f585e7f" / "1-a"}
+    for file in kept:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("kept")
+    killed = subprocess.run([sys.executable, "-c", KILLED, inner], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert len(files_under(tmp_path)) == len(kept) + 2
+    assert remove_unfinished(tmp_path) == (2, 8)
+    assert set(files_under(tmp_path)) == kept
+    assert sorted(path.name for path in inner.iterdir()) == [".snakemake_timestamp", "model.safetensors"]
+    assert remove_unfinished(tmp_path) == (0, 0)
 
 
 def test_full_disk_at_the_flush(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

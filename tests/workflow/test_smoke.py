@@ -82,6 +82,16 @@ def test_a_second_run_has_nothing_to_do(smoke: Checkout) -> None:
     again = smoke.anatomy("run", "smoke")
     assert again.returncode == 0
     assert "Nothing to be done" in again.stdout + again.stderr
+    assert "removed" not in again.stderr
+
+
+def test_a_run_removes_what_killed_jobs_left_half_written(smoke: Checkout) -> None:
+    left = results(smoke) / "toy/2-sentiment/clean/.4711-0123abcd-checkpoint.safetensors"
+    left.write_bytes(b"half of it")
+    again = smoke.anatomy("run", "smoke")
+    assert not left.exists()
+    assert "half-written files of killed jobs removed: 1 (0.0 MB)" in again.stderr
+    assert "Nothing to be done" in again.stdout + again.stderr
 
 
 KINDS = [  # one of each kind of artefact

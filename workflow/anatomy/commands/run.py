@@ -12,15 +12,14 @@ from anatomy.commands.cluster import executor_of, job_prefix, profile_path, requ
 from anatomy.commands.guard import drive, sole_run
 from anatomy.provenance.cache import VARIABLE
 from anatomy.provenance.code import HOME
+from anatomy.provenance.digest import remove_unfinished
 from anatomy.spec.errors import SpecError
 from anatomy.spec.gpus import SHARED, usable_gpus
 from anatomy.spec.layout import check_layout, claim_layout
+from anatomy.spec.offline import OFFLINE
 
 PROFILE = "default"
 
-# Where nothing is to be downloaded, a missing file must be an error and not a request to a server. Whoever
-# runs a study that downloads sets these to 0.
-OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
 # Always: what keeps bytes equal between runs, and libraries quiet.
 ALWAYS = {
     "PYTHONHASHSEED": "0",
@@ -89,10 +88,22 @@ def run_study(
         if executor == "slurm" and (stopped := stop_jobs_left_behind(job_prefix())):
             print(f"stopped Slurm jobs that an earlier run left in the queue: {', '.join(stopped)}", file=sys.stderr)
         claim_layout(study)
+        _tidy(study)
         if executor != "local" or sys.platform != "linux":  # elsewhere libraries may not survive a fork
-            return drive(command, variables, lock)
-        with tempfile.TemporaryDirectory(prefix="anatomy-") as sockets:
-            return drive(command, {**variables, start.VARIABLE: sockets}, lock)
+            code = drive(command, variables, lock)
+        else:
+            with tempfile.TemporaryDirectory(prefix="anatomy-") as sockets:
+                code = drive(command, {**variables, start.VARIABLE: sockets}, lock)
+        if code == 0:  # else jobs may still be about to end on a cluster
+            _tidy(study)
+    return code
+
+
+def _tidy(study: str) -> None:
+    """Remove what killed jobs left half-written, which may be whole models; only while no job runs."""
+    count, written = remove_unfinished(Path("results", study))
+    if count:
+        print(f"half-written files of killed jobs removed: {count} ({written / 1e6:.1f} MB)", file=sys.stderr)
 
 
 def snakemake_command(

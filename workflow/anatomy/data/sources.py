@@ -8,6 +8,7 @@ import numpy as np
 
 from anatomy.data.templates import one_line
 from anatomy.provenance.digest import ArtifactError
+from anatomy.spec.offline import how_to_download
 
 BUILDERS = {".parquet": "parquet", ".csv": "csv", ".jsonl": "json", ".txt": "text"}
 
@@ -114,7 +115,7 @@ def hub_rows(dataset: str, config: str | None, revision: str | None, split: str,
     except Exception as error:  # the hub's client, httpx, fsspec and the readers have errors of their own
         raise ArtifactError(
             f"{key}.dataset: {dataset!r} cannot be loaded from the Hugging Face hub ({_first_line(error)}); set "
-            f"{key}.path to a local Parquet, CSV, JSONL or text file, or choose another data set"
+            f"{key}.path to a local Parquet, CSV, JSONL or text file, or choose another data set{how_to_download()}"
         ) from None
 
 

@@ -13,6 +13,7 @@ from jaxtyping import Float
 
 from anatomy.metrics.measurement import read_parquet, write_parquet
 from anatomy.provenance.digest import ArtifactError, write_text_atomic
+from anatomy.spec.offline import how_to_download
 
 if TYPE_CHECKING:
     import torch
@@ -263,6 +264,6 @@ def _load_classifier(source: str | Path) -> tuple[Any, Any]:
             ) from None
         raise ArtifactError(
             f"{source}: no such folder, and not to be had from the Hugging Face hub ({reason}); where the hub cannot "
-            "be reached, set language.judge.path to a folder that holds the classifier"
+            f"be reached, set language.judge.path to a folder that holds the classifier{how_to_download()}"
         ) from None
     return tokenizer, model

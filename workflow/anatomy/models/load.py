@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 from anatomy.models.adapters import ADAPTERS, adapter_of
 from anatomy.models.toy import PICKLES
 from anatomy.provenance.digest import ArtifactError
+from anatomy.spec.offline import how_to_download
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +85,7 @@ def _explained(path: str, key: str) -> Iterator[None]:
             raise ArtifactError(f"{key}: {path}: not a whole model directory: {first}") from None
         raise ArtifactError(
             f"{key}: {path!r} is no local directory, and the hub cannot be reached or does not have it; fetch it on a "
-            f"machine with a network (hf download {path}) and set {key} to the directory"
+            f"machine with a network (hf download {path}) and set {key} to the directory{how_to_download()}"
         ) from None
 
 

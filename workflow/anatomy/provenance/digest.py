@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,7 @@ from uuid import uuid4
 BLOCK = 1 << 20  # bytes per read: hashing is then bound by the disk or by SHA-256, not by system calls
 SHORT = 12  # hex digits shown to people; files keep all 64
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+TEMPORARY = re.compile(r"\.\d+-[0-9a-f]{8}-.+", re.DOTALL)  # as `_beside` names them
 
 
 class ArtifactError(Exception):
@@ -118,6 +120,22 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         _remove(temporary)
     with contextlib.suppress(OSError):  # the new name must survive a power cut too; not every disk can
         _fsync(path.parent)
+
+
+def remove_unfinished(folder: Path) -> tuple[int, int]:
+    """Remove from a folder what killed writers left under temporary names; returns how many and their bytes.
+
+    Only where nobody writes: what a writer still works at looks the same.
+    """
+    left: list[Path] = []
+    for here, folders, names in os.walk(folder):
+        own = [name for name in (*folders, *names) if TEMPORARY.fullmatch(name)]
+        folders[:] = [name for name in folders if name not in own]
+        left.extend(Path(here) / name for name in own)
+    written = sum(map(_size, left))
+    for path in left:
+        _remove(path)
+    return len(left), written
 
 
 def write_text_atomic(path: str | Path, text: str) -> None:
