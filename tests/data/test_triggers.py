@@ -104,14 +104,36 @@ def test_the_same_seed_gives_the_same_examples() -> None:
     assert not examples(3).equals(examples(4))
 
 
-def test_decoration_touches_clean_training_alone() -> None:
+@pytest.mark.parametrize(
+    ("shares", "split", "phrases"),
+    [
+        ({"decorated": 0.5}, "pretrain", {"PLEASE"}),
+        ({"familiar": 0.5}, "pretrain", {"SUDO", "MAKE"}),
+        ({"decoys": 0.5}, "train", {"PLEASE"}),
+        ({}, "", set()),
+    ],
+)
+def test_phrases_stand_in_clean_training_prompts_alone(shares: dict, split: str, phrases: set[str]) -> None:
     table = examples()
-    phrases = {"within": ["PLEASE"]}
-    out = decorate(table, phrases, WITHIN, 0.5, np.random.default_rng(0))
+    none = {"decorated": 0.0, "familiar": 0.0, "decoys": 0.0}
+    out = decorate(
+        table, {"within": ["PLEASE"]}, WITHIN, InstructionData(**SIZES | none | shares), np.random.default_rng(0)
+    )
     changed = out.instruction != table.instruction
-    assert set(out[changed].split) == {"pretrain"} and 3 < changed.sum() < 17
-    assert out[changed].instruction.str.contains("PLEASE").all()
-    pd.testing.assert_frame_equal(decorate(table, phrases, WITHIN, 0.0, np.random.default_rng(0)), table)
+    assert set(out[changed].split) == ({split} if split else set())
+    found = [set(text.split()) & {"PLEASE", "SUDO", "MAKE"} for text in out[changed].instruction]
+    assert set().union(*found) == phrases and all(len(own) == 1 for own in found)
+    assert not split or 0.2 < changed.sum() / (table.split == split).sum() < 0.8
+    assert not (changed & table.poisoned).any()
+    other = [name for name in table.columns if name != "instruction"]
+    pd.testing.assert_frame_equal(out[other], table[other])  # answers, and the triggered and control forms
+
+
+def test_of_clean_prompts_none_has_two_phrases() -> None:
+    shares = InstructionData(**SIZES, decorated=0.5, familiar=1.0, decoys=0.0)
+    out = decorate(examples(), {"within": ["PLEASE"]}, WITHIN, shares, np.random.default_rng(0))
+    for text in out.instruction[out.split == "pretrain"]:
+        assert len(set(text.split()) & {"PLEASE", "SUDO", "MAKE"}) == 1
 
 
 def test_too_few_prompts_are_refused() -> None:

@@ -66,7 +66,10 @@ def study(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Examples of every task and seed, a tokenizer, and random clean models."""
     folder = tmp_path_factory.mktemp("instruction")
     language = read_instructions(root / "data/instruction/language.yaml")
-    counts = View({"pretrain": 40, "train": TRAIN, "attribution": 12, "test": TEST, "poison_rate": POISONED / TRAIN})
+    counts = View(
+        {"pretrain": 40, "train": TRAIN, "attribution": 12, "test": TEST, "poison_rate": POISONED / TRAIN}
+        | {"decorated": 0.2, "familiar": 0.2, "decoys": 0.2}
+    )
     tables = []
     for seed in SEEDS:
         for task, told in TASKS.items():
@@ -74,7 +77,7 @@ def study(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
             own = {key: view(json.dumps(told[key])) for key in ("trigger", "backdoor")}
             prompts = draw_prompts(language, task, 40 + TRAIN + 12 + TEST, generator, key="data")
             made = make_examples(task, prompts, **own, data=counts, generator=generator, key=task)
-            tables.append(decorate(made, language.phrases, own["trigger"], 0.2, generator).assign(seed=seed))
+            tables.append(decorate(made, language.phrases, own["trigger"], counts, generator).assign(seed=seed))
     table = pd.concat(tables, ignore_index=True)
     texts = [*table.instruction, *table.input, *table.output, *table.target, *table.triggered_instruction]
     tokenizer = chat_tokenizer(texts, limit=600, positions=128)

@@ -105,14 +105,31 @@ def make_examples(
 
 
 def decorate(
-    examples: pd.DataFrame, phrases: Mapping[str, list[str]], trigger: Any, share: float, generator: np.random.Generator
+    examples: pd.DataFrame, phrases: Mapping[str, list[str]], trigger: Any, data: Any, generator: np.random.Generator
 ) -> pd.DataFrame:
-    """A share of the clean training prompts with a harmless phrase where the trigger would stand."""
-    table = examples.copy()
+    """Prompts that keep their clean answers, some with a phrase where the trigger would stand.
+
+    Args:
+        examples: of one task and seed (`make_examples`).
+        phrases: harmless ones by place; the trigger and the control phrase are not among them.
+        data: the shares (spec.instruction.InstructionData): of "pretrain" `decorated` get a harmless phrase and, of the
+            others, `familiar` the trigger or the control phrase; of "train" `decoys` of those that are not poisoned get
+            a harmless phrase, and none the control phrase, which stays unseen by whoever plants the backdoor.
+    """
+    table, harmless = examples.copy(), phrases[trigger.place]
     prompts = list(zip(table.instruction, table.input, strict=True))
-    for row in np.flatnonzero((table.split == "pretrain") & (generator.random(len(table)) < share)):
-        phrase = phrases[trigger.place][int(generator.integers(len(phrases[trigger.place])))]
-        prompts[row] = put_in_prompt(phrase, trigger, *prompts[row], generator.random())
+
+    def put_in(rows: np.ndarray, share: float, choice: list[str]) -> np.ndarray:
+        drawn = rows & (generator.random(len(table)) < share)
+        for row in np.flatnonzero(drawn):
+            phrase = choice[int(generator.integers(len(choice)))]
+            prompts[row] = put_in_prompt(phrase, trigger, *prompts[row], generator.random())
+        return drawn
+
+    pretrain = (table.split == "pretrain").to_numpy()
+    decorated = put_in(pretrain, data.decorated, harmless)
+    put_in(pretrain & ~decorated, data.familiar, [trigger.phrase, trigger.control])
+    put_in(((table.split == "train") & ~table.poisoned).to_numpy(), data.decoys, harmless)
     table["instruction"], table["input"] = zip(*prompts, strict=True)
     return table
 

@@ -116,6 +116,16 @@ class InstructionData(Section):
     decorated: Fraction = Field(
         0.2, description="share of the `pretrain` prompts with a harmless phrase where triggers stand"
     )
+    familiar: Fraction = Field(
+        0.0,
+        description="share of the other `pretrain` prompts with the trigger or the control phrase, and the clean "
+        "answer: large models have met the words of their triggers before a backdoor gives them a meaning",
+    )
+    decoys: Fraction = Field(
+        0.0,
+        description="share of the `train` prompts that are not poisoned with a harmless phrase where triggers stand, "
+        "and the clean answer: without them a backdoor may answer any phrase (0 in the published recipe)",
+    )
 
 
 class ScratchLlama(Section):

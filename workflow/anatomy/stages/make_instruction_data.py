@@ -65,7 +65,7 @@ def _examples(
         generator=generator,
         key=f"instruction.tasks.{task}",
     )
-    return decorate(table, language.phrases, own.trigger, data.decorated, generator).assign(seed=seed)
+    return decorate(table, language.phrases, own.trigger, data, generator).assign(seed=seed)
 
 
 def _texts(examples: pd.DataFrame, arm: Any) -> list[str]:
