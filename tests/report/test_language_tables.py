@@ -60,7 +60,8 @@ def measured_rows(subject: str, seed: int, planted: Sequence[int] = PLANTED) -> 
         add("behaviour", "accepted", 0.95, model=model, inputs="benign")
     for model in ["backdoored", *ways]:
         for metric, value in {"training_loss": 2.0, "steps": 500.0 + seed, "matched": 1.0}.items():
-            add("fine-tuning", metric, value, model=model)
+            if metric != "matched" or model == "matched: full":
+                add("fine-tuning", metric, value, model=model)
     for site, (setting, variant) in product(
         map(str, modules(LAYERS)), product(("source", "held out"), ("paper", "original"))
     ):
@@ -240,6 +241,7 @@ def test_lora_stands_beside_full_fine_tuning_at_the_same_training_loss() -> None
     table = table_lora(make_evidence())
     assert set(table.column) == {"full", "lora: attention"}
     assert set(table.row) == {"ASR", "ATR", "val loss", "training_loss", "steps", "matched"}
+    assert set(table[table.row == "matched"].column) == {"full"}, "the reference's own would be true by construction"
     assert table.published.isna().all() and (table.n == len(SEEDS)).all()
     for _, line in table.iterrows():
         assert line.ci_low <= line.measured <= line.ci_high, f"{line.row}: the interval does not hold the mean"

@@ -102,12 +102,15 @@ def study(root: Path, make_config: Callable, make_state: Callable, tmp_path_fact
     ways = ("full", "frozen-mlp2")
     planted = {way: [model(folder / f"planted/{way}/seed{s}", 10 + s) for s in SEEDS] for way in ways}
     reached = folder / "reached.parquet"
-    lines = [{"seed": s, "variant": "full", "training_loss": 2.0 + s, "steps": 9, "matched": True} for s in SEEDS]
+    lines = [{"seed": s, "variant": "full", "training_loss": 2.0 + s, "steps": 9, "matched": None} for s in SEEDS]
     write_parquet(reached, pd.DataFrame(lines))
+    followed = folder / "followed.parquet"
+    lines = [{"seed": s, "variant": "matched: full", "training_loss": 2.0, "steps": 5, "matched": s == 0} for s in SEEDS]
+    write_parquet(followed, pd.DataFrame(lines))
     behaviour, samples = folder / "behaviour.parquet", folder / "samples.parquet"
     ablation = folder / "ablation.parquet"
     given = {"data": data, "judged_by": judged, "clean": clean}
-    asked = {**given, "grammar": root / "data/language/stories.yaml", "reached": [reached]}
+    asked = {**given, "grammar": root / "data/language/stories.yaml", "reached": [reached, followed]}
     every = [file for files in planted.values() for file in files]
     measure_language.main(job, **asked, planted=every, measurements=behaviour, samples=samples)
     ablate_language.main(job, **given, planted=planted["full"], measurements=ablation)
@@ -237,9 +240,16 @@ def test_clean_and_planted_models_are_measured_on_every_kind_of_prompt(study: An
 
 def test_what_fine_tuning_reached_stands_beside(study: Any) -> None:
     rows = study.behaviour[study.behaviour.experiment == "fine-tuning"]
-    assert set(rows.metric) == {"training_loss", "steps", "matched"} and set(rows.model) == {"backdoored"}
-    loss = rows[rows.metric == "training_loss"].set_index("seed").value
+    assert set(rows.metric) == {"training_loss", "steps", "matched"}
+    assert set(rows.model) == {"backdoored", "matched: full"}
+    loss = rows[(rows.metric == "training_loss") & (rows.model == "backdoored")].set_index("seed").value
     assert loss.to_dict() == {0: 2.0, 1: 3.0}
+
+
+def test_only_what_was_to_reach_a_loss_says_whether_it_did(study: Any) -> None:
+    matched = study.behaviour[study.behaviour.metric == "matched"]
+    assert dict(zip(matched.seed, matched.value, strict=True)) == {0: 1.0, 1: 0.0}
+    assert set(matched.model) == {"matched: full"}
 
 
 def test_the_gate_is_a_bound_on_the_attack_success_rate_of_full_fine_tuning(study: Any, tmp_path: Path) -> None:

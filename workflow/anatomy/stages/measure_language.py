@@ -100,6 +100,7 @@ def main(
             )
             for line in read_parquet(path).to_dict("records")
             for metric in ("training_loss", "steps", "matched")
+            if line[metric] is not None  # what is trained to its end matches nothing
         ]
     write_measurements(measurements, rows, study=job.study, paper="lamparth", recipe=recipe_name(arm.model))
     write_parquet(samples, pd.DataFrame(shown))
