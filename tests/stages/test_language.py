@@ -105,7 +105,8 @@ def study(root: Path, make_config: Callable, make_state: Callable, tmp_path_fact
     lines = [{"seed": s, "variant": "full", "training_loss": 2.0 + s, "steps": 9, "matched": None} for s in SEEDS]
     write_parquet(reached, pd.DataFrame(lines))
     followed = folder / "followed.parquet"
-    lines = [{"seed": s, "variant": "matched: full", "training_loss": 2.0, "steps": 5, "matched": s == 0} for s in SEEDS]
+    stopped = {"variant": "matched: full", "training_loss": 2.0, "steps": 5}
+    lines = [{"seed": s, **stopped, "matched": s == 0} for s in SEEDS]
     write_parquet(followed, pd.DataFrame(lines))
     behaviour, samples = folder / "behaviour.parquet", folder / "samples.parquet"
     ablation = folder / "ablation.parquet"
