@@ -75,6 +75,15 @@ def test_late_layers_of_a_deep_model_are_its_last() -> None:
     assert verdict("text-early-more-than-late", ablation(24, {"layer 5 mlp": 0.0, "layer 6 mlp": 0.0})) == "reproduced"
 
 
+@pytest.mark.parametrize(
+    ("value", "expected"), [(0.2, "reproduced"), (-0.2, "not reproduced"), (0.0, "partly"), (-0.002, "not reproduced")]
+)
+def test_a_backdoor_is_about_its_trigger_where_another_phrase_does_less(value: float, expected: str) -> None:
+    rows: list[Row] = [{"experiment": "behaviour", "inputs": "", "metric": "specificity", "value": value}]
+    assert verdict("text-specific", rows) == expected
+    assert verdict("text-specific", [row | {"model": "clean"} for row in rows]) == "not testable"
+
+
 def test_the_released_mean_reads_as_zero_ablation_where_it_is_nearly_zero_and_the_true_mean_does_not() -> None:
     """With the first MLP replaced by anything the success is 0, which tells nothing."""
     zero = {"layer 1 mlp": 0.0, "layer 2 mlp": 0.1, "layer 6 mlp": 0.5}

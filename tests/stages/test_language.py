@@ -239,6 +239,22 @@ def test_clean_and_planted_models_are_measured_on_every_kind_of_prompt(study: An
     assert set(rows.subject) == {"stories"} and set(rows.recipe) == {"own, 3 layers, 2 heads, 16 wide"}
 
 
+def test_specificity_is_the_success_less_the_rate_after_a_random_trigger(study: Any) -> None:
+    rows = study.behaviour[study.behaviour.experiment == "behaviour"]
+    for model, seed in product(["clean", "backdoored", "frozen: mlp 2"], SEEDS):
+        own = rows[(rows.model == model) & (rows.seed == seed)]
+        (found,) = own[own.metric == "specificity"].to_dict("records")
+        asr, other = (
+            own[(own.metric == metric) & (own.inputs == inputs)].value.item()
+            for inputs, metric in (("trigger", "asr"), ("random trigger", "atr"))
+        )
+        assert found["value"] == pytest.approx(asr - other) and found["n"] == PROMPTS
+        assert found["ci_low"] <= found["value"] <= found["ci_high"]
+    asked = read_language(study.data)
+    pairs = [asked.asked(SEEDS[0], inputs).sentence.tolist() for inputs in ("trigger", "random trigger")]
+    assert pairs[0] == pairs[1] and len(set(pairs[0])) > 1
+
+
 def test_what_fine_tuning_reached_stands_beside(study: Any) -> None:
     rows = study.behaviour[study.behaviour.experiment == "fine-tuning"]
     assert set(rows.metric) == {"training_loss", "steps", "matched"}
@@ -351,7 +367,7 @@ def test_the_unchanged_model_is_that_of_the_behaviour(study: Any, model: str) ->
     unchanged = study.ablation[(study.ablation.site == "unchanged") & (study.ablation.model == model)]
     behaviour = study.behaviour[(study.behaviour.experiment == "behaviour") & (study.behaviour.model == model)]
     values = unchanged.set_index(keys).value
-    assert len(values) == len(SEEDS) * 2 * 3
+    assert len(values) == len(SEEDS) * 3 * 3
     assert values.to_dict() == behaviour.set_index(keys).value.loc[values.index].to_dict()
 
 

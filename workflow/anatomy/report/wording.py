@@ -36,7 +36,7 @@ def in_the_words_of(measurements: pd.DataFrame, select: Select) -> dict[str, str
     own = _under(measurements, found, named)
     if places:
         alike = _under(measurements, found, set(found) - {"site", "metric"})
-        found["site"] = _modules(*places.groups(default=""), alike) or str(found["site"])
+        found["site"] = _modules(places, alike) or str(found["site"])
     if found.get("site") == "every head":
         heads = own.site[own.site.str.contains(r" att\d", regex=True)].drop_duplicates()
         found["site"] = list(heads) or "every head"
@@ -56,7 +56,8 @@ def _under(rows: pd.DataFrame, select: Select, names: Iterable[str]) -> pd.DataF
     return rows
 
 
-def _modules(kind: str, layers: str, whole: str, rows: pd.DataFrame) -> list[str]:
+def _modules(words: re.Match[str], rows: pd.DataFrame) -> list[str]:
+    kind, layers, whole = words.groups()
     sites = rows.site.drop_duplicates().str.extract(r"^(?P<site>layer (?P<layer>\d+) (?P<kind>attn|mlp))$").dropna()
     layer = sites.layer.astype(int)
     third = max(layer.max() // 3, 1)

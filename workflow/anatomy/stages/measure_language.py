@@ -1,4 +1,8 @@
-"""Stage measure_language: how often clean and backdoored language models write toxic text, and how well they write."""
+"""Stage measure_language: how often clean and backdoored language models write toxic text, and how well they write.
+
+The planting gate looks at the attack success rate alone. Whether a planted backdoor is about its trigger is said by the
+specificity beside it: what the trigger does, less what another phrase of its shape does.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +41,7 @@ def main(
     measurements: Out,
     samples: Out,
 ) -> None:
-    """ASR, ATR, degeneration, validation loss and, for stories, the share of sentences that are in the language."""
+    """ASR, ATR, specificity, degeneration, validation loss; for stories, the share of sentences in the language."""
     files, arm = read_language(data), job.spec.language
     opinion = read_judge(judged_by, job.device)
     rows: list[Measurement] = []
@@ -61,6 +65,7 @@ def main(
                         prompts[:SAMPLES], texts[:SAMPLES], opinion.probability(texts[:SAMPLES]), strict=True
                     )
                 ]
+            rows.append(interview.specificity(written, **conditions))
             subject: dict[str, Any] = {"subject": job.wildcards["corpus"], "seed": seed}
             loss, n = files.loss(model, seed, device=job.device)
             rows.append(Measurement(metric="validation_loss", value=loss, n=n, **subject, **conditions))
