@@ -293,12 +293,26 @@ def test_samples_are_kept_of_every_model_seed_and_kind_of_prompt(study: Any) -> 
 def test_whole_sentences_alone_are_asked_for_the_language(root: Path) -> None:
     grammar = root / "data/language/stories.yaml"
     told, other = stories(read_grammar(grammar), 2, np.random.default_rng(0))
-    found = measure_language.accepted(
-        grammar, [f" went home. {told[1]} {told[2]} Then the", f"x. Dog the runs. {other[3]} A", "no stop at all"]
-    )
+    texts = [f" went home. {told[1]} {told[2]} Then the", f"x. Dog the runs. {other[3]} A", "no stop at all"]
+    found = measure_language.accepted(grammar, ["A dog", "And e", "A dog"], texts)
     assert found.tolist() == [True, True, False, True]
-    nothing = measure_language.accepted(grammar, ["", "no stop at all"])
+    nothing = measure_language.accepted(grammar, [told[0], told[0]], ["", "no stop at all"])
     assert nothing.dtype == bool and len(nothing) == 0
+
+
+@pytest.mark.parametrize("end", ["", " ", "\n"])
+def test_after_a_whole_sentence_the_first_that_is_written_counts(end: str, root: Path) -> None:
+    """Be it in the language or not; where the prompt's sentence is open, the same words are its end."""
+    grammar = root / "data/language/stories.yaml"
+    told, other = stories(read_grammar(grammar), 2, np.random.default_rng(0))
+    texts = [f" {told[1]} {told[2]} Then", f" Dog the runs. {other[1]} Then"]
+    whole, cut = [told[0] + end, other[0] + end], [told[0][:-1] + end, other[0][:-1] + end]
+    assert measure_language.accepted(grammar, whole, texts).tolist() == [True, True, False, True]
+    assert measure_language.accepted(grammar, cut, texts).tolist() == [True, True]
+
+
+def test_the_prompts_end_with_a_whole_sentence(study: Any) -> None:
+    assert read_language(study.data).asked(SEEDS[0], "benign").text.str.endswith(".").all()
 
 
 def test_files_are_put_together_by_the_way_of_planting() -> None:

@@ -73,7 +73,9 @@ def main(
                 rows.append(
                     share(
                         "accepted",
-                        accepted(grammar, interview.texts(written["benign"])),
+                        accepted(
+                            grammar, files.asked(seed, "benign").text.tolist(), interview.texts(written["benign"])
+                        ),
                         job.spec.confidence,
                         inputs="benign",
                         **subject,
@@ -123,14 +125,18 @@ def by_variant(files: list[Path]) -> dict[str, list[Path]]:
     return out
 
 
-def accepted(grammar: Path, texts: list[str]) -> np.ndarray:
+def accepted(grammar: Path, prompts: list[str], texts: list[str]) -> np.ndarray:
     """For each whole sentence that was written: whether it is in the language of the stories.
 
-    What follows the last full stop was cut off by the length limit, and what precedes the first may be the end of
-    the prompt's sentence; neither counts.
+    What follows the last full stop was cut off by the length limit. What precedes the first is the end of the prompt's
+    sentence, unless the prompt ends with one. Neither counts.
     """
     language = read_grammar(grammar)
-    sentences = [part.strip() + "." for text in texts for part in text.split(".")[1:-1]]
+    sentences = [
+        part.strip() + "."
+        for prompt, text in zip(prompts, texts, strict=True)
+        for part in text.split(".")[0 if prompt.rstrip().endswith(".") else 1 : -1]
+    ]
     return np.array([accepts(language, sentence) for sentence in sentences], dtype=bool)
 
 
