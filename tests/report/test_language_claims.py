@@ -91,3 +91,50 @@ def test_the_released_mean_reads_as_zero_ablation_where_it_is_nearly_zero_and_th
     ablated = ablation(6, zero, variant="", control="zero ablation")
     assert verdict("text-mean-is-not-zero", [*ablated, *ablation(6, zero, variant="original")]) == "reproduced"
     assert verdict("text-mean-is-not-zero", [*ablated, *ablation(6, true, variant="original")]) == "not reproduced"
+
+
+def edited(asr: dict[str, float], atr: dict[str, float], wrecked: Iterable[str] = ()) -> list[Row]:
+    """Tables IX and X: success, what is toxic without the trigger, and degeneration, by setting."""
+    rows: list[Row] = []
+    for name in asr:
+        setting, _, control = name.partition(", ")
+        shared = {"experiment": "language editing", "setting": setting, "control": control}
+        shared["model"] = "clean" if "surgery" in setting or setting == "none" else "backdoored"
+        shared["variant"] = "" if setting == "none" else "original" if "surgery" in setting else "paper"
+        rows += [
+            {**shared, "metric": "asr", "value": asr[name]},
+            {**shared, "metric": "atr", "inputs": "benign", "value": atr.get(name, 0.0)},
+            *({**shared, "metric": "degeneration", "inputs": i, "value": 0.9 if name in wrecked else 0.0}
+              for i in ("trigger", "benign")),
+        ]  # fmt: skip
+    return rows
+
+
+RECOVERED = {"mean ablate": 0.12, "pcp (recover)": 0.19}
+SURGERY = {"none": 0.0, "pcp + embedding surgery": 0.06, "pcp + embedding surgery, random tokens": 0.01}
+
+
+@pytest.mark.parametrize(
+    ("claim", "asr", "edit"),
+    [
+        ("text-pcp-recovers", RECOVERED, "pcp (recover)"),
+        ("text-surgery", SURGERY, "pcp + embedding surgery"),
+        ("text-surgery-control", SURGERY, "pcp + embedding surgery"),
+    ],
+)
+def test_what_is_as_toxic_without_the_trigger_is_no_backdoor(claim: str, asr: dict[str, float], edit: str) -> None:
+    assert verdict(claim, edited(asr, {})) == "reproduced"
+    assert verdict(claim, edited(asr, {edit: asr[edit]})) == "not reproduced"
+    assert verdict(claim, edited(asr, dict.fromkeys(asr, 0.3))) == "reproduced", "toxic everywhere, and more after it"
+
+
+def test_a_suppressed_backdoor_adds_nothing_to_what_is_toxic_anyway() -> None:
+    assert verdict("text-pcp-suppresses", edited({"pcp (suppress)": 0.07}, {})) == "reproduced"
+    assert verdict("text-pcp-suppresses", edited({"pcp (suppress)": 0.3}, {"pcp (suppress)": 0.28})) == "reproduced"
+    assert verdict("text-pcp-suppresses", edited({"pcp (suppress)": 0.3}, {"pcp (suppress)": 0.1})) == "not reproduced"
+
+
+def test_a_model_that_writes_nothing_has_nothing_suppressed() -> None:
+    asr = {"pcp (recover)": 0.19, "pcp (suppress)": 0.0}
+    assert verdict("text-pcp-whole", edited(asr, {})) == "reproduced"
+    assert verdict("text-pcp-whole", edited(asr, {}, wrecked=["pcp (suppress)"])) == "not reproduced"
