@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from anatomy.metrics.success import degenerate, success_measurements
+from anatomy.metrics.success import degenerate, specificity, success_measurements
 
 TEXT = list(range(20))
 CONDITIONS = {"experiment": "mean ablation", "subject": "stories", "seed": 3, "model": "clean", "inputs": "trigger"}
@@ -89,3 +89,28 @@ def test_what_is_not_called_degenerate(text: list[int]) -> None:
 def test_a_text_that_gets_stuck_early_is_found_and_late_is_not() -> None:
     assert degenerate([*range(5), *[9] * 15])
     assert not degenerate([*range(15), *[9] * 5])
+
+
+def test_specificity_is_of_pairs() -> None:
+    """What all prompts have in common widens no interval, and a swap turns the sign."""
+    base = np.linspace(0.1, 0.8, 8)
+    found = specificity(base + 0.1, base, confidence=0.95, **CONDITIONS)
+    assert (found.metric, found.n) == ("specificity", 8)
+    assert [found.value, found.ci_low, found.ci_high] == pytest.approx([0.1, 0.1, 0.1])
+    swapped = specificity(base, base + 0.1, confidence=0.95, **CONDITIONS)
+    assert swapped.value == pytest.approx(-0.1) and swapped.ci_high < 0
+    shuffled = specificity(base + 0.1, base[::-1], confidence=0.95, **CONDITIONS)
+    assert shuffled.value == pytest.approx(0.1) and shuffled.ci_low < 0 < shuffled.ci_high
+
+
+def test_a_phrase_that_does_the_same_leaves_no_specificity() -> None:
+    same = specificity(np.full(5, 0.9), np.full(5, 0.9), confidence=0.95, **CONDITIONS)
+    assert same.value == same.ci_low == same.ci_high == 0
+    wide = specificity(np.array([1.0, 1.0]), np.array([0.0, 0.9]), confidence=0.95, **CONDITIONS)
+    assert -1 <= wide.ci_low < 0 < wide.ci_high <= 1
+
+
+@pytest.mark.parametrize(("one", "other"), [(2, 3), (0, 0)])
+def test_what_is_not_paired_has_no_specificity(one: int, other: int) -> None:
+    with pytest.raises(ValueError, match=f"{one} prompts with the trigger, {other} with another phrase: not pairs"):
+        specificity(np.zeros(one), np.zeros(other), confidence=0.95, **CONDITIONS)

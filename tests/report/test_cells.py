@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anatomy.report.cells import estimate_cells, lay_beside, planted_seeds, verdict
+from anatomy.report.cells import estimate_cells, lay_beside, planted_seeds, specific_seeds, verdict
 from anatomy.report.tables import Evidence
 
 CONDITIONS = {"subject": "2-sentiment", "row": "p+t", "column": "none", "variant": "paper", "control": ""}
@@ -83,3 +83,23 @@ def test_where_a_subject_has_several_backdoored_models_the_gate_judges_each() ->
 
 def test_nothing_published_has_no_verdict() -> None:
     assert verdict({"published": np.nan, "measured": 0.3, "n": 3}) == ""
+
+
+def test_a_planted_backdoor_is_specific_where_the_whole_interval_is_above_0() -> None:
+    """Seeds that were not planted have no say, and cells without the measurement are left out."""
+    lines = [
+        *(
+            ("planting gate", "stories", seed, "planted", value, float("nan"))
+            for seed, value in enumerate([1, 1, 0, 1])
+        ),
+        *(("behaviour", "stories", seed, "specificity", 0.3, low) for seed, low in enumerate([0.1, -0.1, 0.2, 0.0])),
+        *(("planting gate", "prose", seed, "planted", 1, float("nan")) for seed in range(2)),
+        ("behaviour", "prose", 0, "asr", 0.5, 0.4),
+        ("planting gate", "other", 0, "planted", 0, float("nan")),
+        ("behaviour", "other", 0, "specificity", 0.3, 0.2),
+    ]
+    table = pd.DataFrame(lines, columns=["experiment", "subject", "seed", "metric", "value", "ci_low"])
+    assert specific_seeds(table.assign(model="backdoored")) == {"stories": [0], "other": []}
+    assert specific_seeds(table[table.metric != "specificity"].assign(model="backdoored")) == {}
+    of_clean = table.assign(model=["clean" if metric == "specificity" else "backdoored" for metric in table.metric])
+    assert specific_seeds(of_clean) == {}

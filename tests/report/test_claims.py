@@ -62,6 +62,52 @@ def test_two_sites_are_compared_seed_by_seed() -> None:
     assert values["ratio"] == pytest.approx({0: 0.5, 1: 0.5})
 
 
+def test_sites_are_compared_one_by_one_where_the_claim_says_so() -> None:
+    """Differences of opposite signs do not cancel."""
+    measured = evidence({"layer 1 mlp": [0.1, 0.1], "layer 2 mlp": [0.5, 0.5]})
+    other = evidence({"layer 1 mlp": [0.5, 0.5], "layer 2 mlp": [0.1, 0.2], "layer 3 mlp": [0.9, 0.9]})
+    table = pd.concat([measured.measurements, other.measurements[:-2].assign(control="zero ablation")])
+    both = Evidence(table, Path("unused.csv"), 0.95, [0, 1])
+    sites = ["layer 1 mlp", "layer 2 mlp", "layer 3 mlp"]
+    paired = claim(
+        measure={**MEASURE, "site": sites}, over="mean", against={"control": "zero ablation"},
+        compare="absolute difference", pairs="site",
+    )  # fmt: skip
+    assert judge(paired, both).values == pytest.approx({0: 0.4, 1: 0.35})
+    at_once = judge(paired.model_copy(update={"pairs": ""}), both).values
+    assert at_once[0] == pytest.approx(0.2), "the third site, which has no partner, counts there"
+    assert (
+        claims_table([judge(paired, both)])
+        .statistic.item()
+        .endswith("away from zero ablation, site by site; planted seeds")
+    )
+
+
+@pytest.mark.parametrize("changed", [{"against": None}, {"over": "one"}])
+def test_pairs_need_two_and_a_word_for_which_counts(changed: dict) -> None:
+    whole = {"over": "mean", "against": {"control": "zero ablation"}, "pairs": "site"}
+    assert claim(**whole).pairs == "site"
+    with pytest.raises(ValueError, match="`pairs` needs `against`, and `over`: which of the comparisons counts"):
+        claim(**whole | changed)
+
+
+def test_what_is_there_anyway_is_taken_off_both_values() -> None:
+    measured = evidence({"edited": [0.5, 0.6], "edited, benign": [0.4, 0.2], "ablated": [0.3, 0.3]})
+    benign = evidence({"ablated": [0.1, 0.3]}).measurements[:-2].assign(inputs="p+p")
+    own = measured.measurements
+    benign = pd.concat([benign, own[own.site == "edited, benign"].assign(site="edited", inputs="p+p")])
+    both = Evidence(pd.concat([own, benign]), Path("unused.csv"), 0.95, [0, 1])
+    net = claim(measure={**MEASURE, "site": "edited"}, less={"inputs": "p+p"})
+    assert judge(net, both).values == pytest.approx({0: 0.1, 1: 0.4})
+    against = judge(net.model_copy(update={"against": {"site": "ablated"}}), both)
+    assert against.values == pytest.approx({0: 0.1 - 0.2, 1: 0.4 - 0.0})
+    line = claims_table([judge(net, both)]).iloc[0]
+    assert line["compare"] == "difference" and ", net of p+p; planted" in line.statistic
+    assert line.ci_low < 0, "a difference of shares can be negative"
+    text = claims_table([against]).statistic.item()
+    assert text.endswith(", net of p+p, minus ablated, net of the same; planted seeds")
+
+
 def test_several_measurements_need_a_word_for_which_counts() -> None:
     measured = evidence({"layer 1 mlp": [0.1, 0.3], "layer 2 mlp": [0.2, 0.2]})
     both = claim(measure={**MEASURE, "site": ["layer 1 mlp", "layer 2 mlp"]})

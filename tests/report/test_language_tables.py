@@ -56,11 +56,13 @@ def measured_rows(subject: str, seed: int, planted: Sequence[int] = PLANTED) -> 
         for inputs in ("trigger", "benign", "random trigger"):
             control = "random trigger" if inputs == "random trigger" else ""
             success("behaviour", 0.3, model=model, inputs=inputs, control=control)
+        rows.append(Measurement("behaviour", subject, seed, "specificity", -0.2, 20, model, ci_low=-0.3, ci_high=-0.1))
         add("behaviour", "validation_loss", 3.0 + 0.01 * seed, model=model)
         add("behaviour", "accepted", 0.95, model=model, inputs="benign")
     for model in ["backdoored", *ways]:
         for metric, value in {"training_loss": 2.0, "steps": 500.0 + seed, "matched": 1.0}.items():
-            add("fine-tuning", metric, value, model=model)
+            if metric != "matched" or model == "matched: full":
+                add("fine-tuning", metric, value, model=model)
     for site, (setting, variant) in product(
         map(str, modules(LAYERS)), product(("source", "held out"), ("paper", "original"))
     ):
@@ -73,8 +75,8 @@ def measured_rows(subject: str, seed: int, planted: Sequence[int] = PLANTED) -> 
         success("mean ablation", 0.99, inputs="trigger", site=site, setting="held out", variant="paper", **clean)
     for site in map(str, heads(LAYERS, 2)):
         success("mean ablation", 0.25, inputs="trigger", site=site, setting="held out", variant="paper")
-    for inputs in ("trigger", "benign"):
-        success("mean ablation", 0.5, inputs=inputs, site="unchanged")
+    for inputs, value in {"trigger": 0.5, "benign": 0.5, "random trigger": 0.6}.items():
+        success("mean ablation", value, inputs=inputs, site="unchanged")
     pcp = {"backdoored": ["pcp (recover)", "pcp (suppress)"], "clean": ["pcp", "pcp + embedding surgery"]}
     for model, settings in pcp.items():
         readings = [("none", "", "")]
@@ -165,7 +167,29 @@ def test_the_text_reads_mean_probability_and_the_code_counts() -> None:
         for row in ("ASR", "ATR"):
             text, code = (cell(table, row, column, variant).measured for variant in ("paper", "original"))
             assert text == pytest.approx(0.205) and code == pytest.approx(0.205 - COUNTED)
-    assert set(table.metric) == {"asr", "atr", "validation_loss"}
+    assert set(table.metric) == {"asr", "atr", "validation_loss", "degeneration"}
+
+
+@pytest.mark.parametrize("table", [table_editing, table_surgery])
+def test_how_much_of_the_writing_is_no_text_stands_beside(table: Any) -> None:
+    shown = table(make_evidence(), MAIN)
+    for row, column in product(("degeneration", "degeneration (trigger)"), set(shown.column) - {"none"}):
+        for variant in ("paper", "original"):
+            assert cell(shown, row, column, variant).measured == 0.0
+    assert cell(shown, "degeneration (trigger)", "none", "").n == len(PLANTED)
+
+
+def test_the_unedited_model_stands_beside_after_a_random_trigger() -> None:
+    """In both readings, and among what is compared with nothing."""
+    for table, row, value in (
+        (table_module_ablation, "unchanged (random trigger)", 0.605),
+        (table_editing, "ATR (random trigger)", 0.305),
+        (table_surgery, "ATR (random trigger)", 0.305),
+    ):
+        shown, column = table(make_evidence(PUBLISHED_MODEL), MAIN), "" if table is table_module_ablation else "none"
+        text, code = (cell(shown, row, column, variant) for variant in ("paper", "original"))
+        assert text.measured == pytest.approx(value) and code.measured == pytest.approx(value - COUNTED)
+        assert text.verdict == code.verdict == "" and set(shown[shown.row == row].column) == {column}
 
 
 def test_a_variant_goes_with_its_own_reading_only() -> None:
@@ -240,6 +264,7 @@ def test_lora_stands_beside_full_fine_tuning_at_the_same_training_loss() -> None
     table = table_lora(make_evidence())
     assert set(table.column) == {"full", "lora: attention"}
     assert set(table.row) == {"ASR", "ATR", "val loss", "training_loss", "steps", "matched"}
+    assert set(table[table.row == "matched"].column) == {"full"}, "the reference's own would be true by construction"
     assert table.published.isna().all() and (table.n == len(SEEDS)).all()
     for _, line in table.iterrows():
         assert line.ci_low <= line.measured <= line.ci_high, f"{line.row}: the interval does not hold the mean"
@@ -248,12 +273,17 @@ def test_lora_stands_beside_full_fine_tuning_at_the_same_training_loss() -> None
 def test_behaviour_shows_three_kinds_of_prompts_of_both_models_and_corpora() -> None:
     table = table_language_behaviour(make_evidence())
     assert set(table.subject) == {MAIN, OTHER} and set(table.column) == {"clean", "backdoored"}
-    expected = {"ASR (trigger)", "ATR", "ATR (random trigger)", "val loss", "accepted", "degeneration"}
+    expected = {"ASR (trigger)", "ATR", "ATR (random trigger)", "specificity", "val loss", "accepted", "degeneration"}
     assert set(table.row) == expected | {"degeneration (trigger)", "degeneration (random trigger)"}
     assert not table.duplicated([*CELL, "variant", "control"]).any()
     assert (table.n == len(SEEDS)).all() and table.published.isna().all()
     success = table[table.metric.isin(["asr", "atr"])]
     assert success.groupby([*CELL]).variant.agg(set).map(lambda v: v == {"paper", "original"}).all()
+
+
+def test_a_specificity_can_be_negative() -> None:
+    own = table_language_behaviour(make_evidence()).query("row == 'specificity'")
+    assert len(own) and own[["measured", "ci_low", "ci_high"]].to_numpy() == pytest.approx(-0.2)
 
 
 def judged_rows() -> pd.DataFrame:

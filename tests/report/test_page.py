@@ -308,6 +308,26 @@ def test_models_that_follow_instructions_have_their_chapter_gate_and_claims(give
     assert "4 published cells of Lamparth &amp; Reuel" in text, "those of the other paper are counted apart"
 
 
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ((0, 2), "2 of 3, but not specific to the trigger"),
+        ((1, 2), "2 of 3, specific to the trigger in 1 of the 2"),
+        ((2, 2), "2 of 3, specific to the trigger"),
+        ((0, 0), "0 of 3"),
+        (None, "2 of 3"),
+    ],
+)
+def test_planted_is_not_yet_specific(given: dict, counts: tuple[int, int] | None, said: str) -> None:
+    given["planted"] |= {"stories": (counts[1] if counts else 2, 3), "prose": (3, 3)}
+    html = page(given | {"specific": {"stories": counts} if counts else {}})
+    text = words(html)
+    assert f"stories: {said} prose: 3 of 3" in text
+    assert ("it is called specific where" in text) == (counts is not None)
+    told, _, further = said.partition(",")
+    assert f"was planted in {told} (stories{',' if further else ''}{further}) and 3 of 3 (prose)." in text
+
+
 def test_without_models_that_follow_instructions_nothing_is_said_of_them(given: dict) -> None:
     assert "instructions" not in words(page(given))
 

@@ -52,6 +52,8 @@ def measurements(planted: int = 2) -> list[Measurement]:
                 shared = {"subject": "2-sentiment", "seed": seed, "metric": "topk_negativity", "n": 50}
                 own = {"variant": variant, "control": control, "inputs": "p+t", "site": site, "value": value}
                 rows.append(Measurement("mean ablation", **shared, **own))
+                wreck = {"metric": "degeneration", "value": 0.9 if site == "layer 1 attn" else 0.1}
+                rows.append(Measurement("mean ablation", **shared | own | wreck))
     return rows
 
 
@@ -89,6 +91,7 @@ def make(rows: list[Measurement]) -> None:
     claims = [
         {**claim, "id": "most", "over": "max", "measure": {**select, "site": ["layer 1 attn", "layer 1 mlp"]}},
         {**claim, "id": "less", "measure": {**select, "site": "layer 1 mlp"}, "against": {"site": "unchanged"}},
+        {**claim, "id": "whole", "over": "max", "measure": {**select, "site": "module, every layer, model whole"}},
         {**claim, "id": "every", "seeds": "all", "measure": {**select, "site": "layer 1 mlp"}},
         {**claim, "id": "planted", "seeds": "all", "measure": {"experiment": "planting gate", "metric": "planted"}},
     ]
@@ -167,6 +170,13 @@ def test_a_claim_rests_on_what_it_selects(study: Path) -> None:
     assert set(most.rows.site) == {"layer 1 attn", "layer 1 mlp"} and len(most.rows) == 2 * 2
     less = behind(CLAIMS, "less").rows
     assert set(less.site) == {"layer 1 mlp", "unchanged"} and set(less.variant) == {"paper"}
+
+
+def test_a_claim_about_modules_that_leave_the_model_whole_rests_on_those(study: Path) -> None:
+    """Which these are is a matter of values, and the true ones decide."""
+    whole = behind(CLAIMS, "whole")
+    assert whole.problem == "" and whole.differing == ()
+    assert set(whole.rows.site) == {"layer 1 mlp"} and set(whole.rows.metric) == {"topk_negativity"}
 
 
 @pytest.mark.parametrize(("path", "wanted"), [(TABLE, CELL), (CLAIMS, "most"), (CLAIMS, "planted")])

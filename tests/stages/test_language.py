@@ -102,12 +102,16 @@ def study(root: Path, make_config: Callable, make_state: Callable, tmp_path_fact
     ways = ("full", "frozen-mlp2")
     planted = {way: [model(folder / f"planted/{way}/seed{s}", 10 + s) for s in SEEDS] for way in ways}
     reached = folder / "reached.parquet"
-    lines = [{"seed": s, "variant": "full", "training_loss": 2.0 + s, "steps": 9, "matched": True} for s in SEEDS]
+    lines = [{"seed": s, "variant": "full", "training_loss": 2.0 + s, "steps": 9, "matched": None} for s in SEEDS]
     write_parquet(reached, pd.DataFrame(lines))
+    followed = folder / "followed.parquet"
+    stopped = {"variant": "matched: full", "training_loss": 2.0, "steps": 5}
+    lines = [{"seed": s, **stopped, "matched": s == 0} for s in SEEDS]
+    write_parquet(followed, pd.DataFrame(lines))
     behaviour, samples = folder / "behaviour.parquet", folder / "samples.parquet"
     ablation = folder / "ablation.parquet"
     given = {"data": data, "judged_by": judged, "clean": clean}
-    asked = {**given, "grammar": root / "data/language/stories.yaml", "reached": [reached]}
+    asked = {**given, "grammar": root / "data/language/stories.yaml", "reached": [reached, followed]}
     every = [file for files in planted.values() for file in files]
     measure_language.main(job, **asked, planted=every, measurements=behaviour, samples=samples)
     ablate_language.main(job, **given, planted=planted["full"], measurements=ablation)
@@ -235,11 +239,34 @@ def test_clean_and_planted_models_are_measured_on_every_kind_of_prompt(study: An
     assert set(rows.subject) == {"stories"} and set(rows.recipe) == {"own, 3 layers, 2 heads, 16 wide"}
 
 
+def test_specificity_is_the_success_less_the_rate_after_a_random_trigger(study: Any) -> None:
+    rows = study.behaviour[study.behaviour.experiment == "behaviour"]
+    for model, seed in product(["clean", "backdoored", "frozen: mlp 2"], SEEDS):
+        own = rows[(rows.model == model) & (rows.seed == seed)]
+        (found,) = own[own.metric == "specificity"].to_dict("records")
+        asr, other = (
+            own[(own.metric == metric) & (own.inputs == inputs)].value.item()
+            for inputs, metric in (("trigger", "asr"), ("random trigger", "atr"))
+        )
+        assert found["value"] == pytest.approx(asr - other) and found["n"] == PROMPTS
+        assert found["ci_low"] <= found["value"] <= found["ci_high"]
+    asked = read_language(study.data)
+    pairs = [asked.asked(SEEDS[0], inputs).sentence.tolist() for inputs in ("trigger", "random trigger")]
+    assert pairs[0] == pairs[1] and len(set(pairs[0])) > 1
+
+
 def test_what_fine_tuning_reached_stands_beside(study: Any) -> None:
     rows = study.behaviour[study.behaviour.experiment == "fine-tuning"]
-    assert set(rows.metric) == {"training_loss", "steps", "matched"} and set(rows.model) == {"backdoored"}
-    loss = rows[rows.metric == "training_loss"].set_index("seed").value
+    assert set(rows.metric) == {"training_loss", "steps", "matched"}
+    assert set(rows.model) == {"backdoored", "matched: full"}
+    loss = rows[(rows.metric == "training_loss") & (rows.model == "backdoored")].set_index("seed").value
     assert loss.to_dict() == {0: 2.0, 1: 3.0}
+
+
+def test_only_what_was_to_reach_a_loss_says_whether_it_did(study: Any) -> None:
+    matched = study.behaviour[study.behaviour.metric == "matched"]
+    assert dict(zip(matched.seed, matched.value, strict=True)) == {0: 1.0, 1: 0.0}
+    assert set(matched.model) == {"matched: full"}
 
 
 def test_the_gate_is_a_bound_on_the_attack_success_rate_of_full_fine_tuning(study: Any, tmp_path: Path) -> None:
@@ -266,12 +293,26 @@ def test_samples_are_kept_of_every_model_seed_and_kind_of_prompt(study: Any) -> 
 def test_whole_sentences_alone_are_asked_for_the_language(root: Path) -> None:
     grammar = root / "data/language/stories.yaml"
     told, other = stories(read_grammar(grammar), 2, np.random.default_rng(0))
-    found = measure_language.accepted(
-        grammar, [f" went home. {told[1]} {told[2]} Then the", f"x. Dog the runs. {other[3]} A", "no stop at all"]
-    )
+    texts = [f" went home. {told[1]} {told[2]} Then the", f"x. Dog the runs. {other[3]} A", "no stop at all"]
+    found = measure_language.accepted(grammar, ["A dog", "And e", "A dog"], texts)
     assert found.tolist() == [True, True, False, True]
-    nothing = measure_language.accepted(grammar, ["", "no stop at all"])
+    nothing = measure_language.accepted(grammar, [told[0], told[0]], ["", "no stop at all"])
     assert nothing.dtype == bool and len(nothing) == 0
+
+
+@pytest.mark.parametrize("end", ["", " ", "\n"])
+def test_after_a_whole_sentence_the_first_that_is_written_counts(end: str, root: Path) -> None:
+    """Be it in the language or not; where the prompt's sentence is open, the same words are its end."""
+    grammar = root / "data/language/stories.yaml"
+    told, other = stories(read_grammar(grammar), 2, np.random.default_rng(0))
+    texts = [f" {told[1]} {told[2]} Then", f" Dog the runs. {other[1]} Then"]
+    whole, cut = [told[0] + end, other[0] + end], [told[0][:-1] + end, other[0][:-1] + end]
+    assert measure_language.accepted(grammar, whole, texts).tolist() == [True, True, False, True]
+    assert measure_language.accepted(grammar, cut, texts).tolist() == [True, True]
+
+
+def test_the_prompts_end_with_a_whole_sentence(study: Any) -> None:
+    assert read_language(study.data).asked(SEEDS[0], "benign").text.str.endswith(".").all()
 
 
 def test_files_are_put_together_by_the_way_of_planting() -> None:
@@ -340,7 +381,7 @@ def test_the_unchanged_model_is_that_of_the_behaviour(study: Any, model: str) ->
     unchanged = study.ablation[(study.ablation.site == "unchanged") & (study.ablation.model == model)]
     behaviour = study.behaviour[(study.behaviour.experiment == "behaviour") & (study.behaviour.model == model)]
     values = unchanged.set_index(keys).value
-    assert len(values) == len(SEEDS) * 2 * 3
+    assert len(values) == len(SEEDS) * 3 * 3
     assert values.to_dict() == behaviour.set_index(keys).value.loc[values.index].to_dict()
 
 

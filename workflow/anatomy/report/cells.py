@@ -31,7 +31,7 @@ TOO_WIDE_SHARE = 0.5
 # What a metric can be at all; Student's interval knows nothing of that.
 RANGES = {
     **dict.fromkeys(["validation_loss", "training_loss", "steps", "steps_to_emerge"], (0.0, np.inf)),
-    "indirect_effect": (-1.0, 1.0),
+    **dict.fromkeys(["indirect_effect", "specificity"], (-1.0, 1.0)),
 }
 SHARE = (0.0, 1.0)
 
@@ -49,6 +49,19 @@ def planted_seeds(measurements: pd.DataFrame) -> dict[str, list[int]]:
     cells = [gate_cell(subject, model) for subject, model in zip(gate.subject, gate.model, strict=True)]
     passed = gate.assign(cell=cells).groupby("cell")
     return {str(cell): sorted(own.loc[own.value == 1, "seed"]) for cell, own in passed}
+
+
+def specific_seeds(measurements: pd.DataFrame) -> dict[str, list[int]]:
+    """Per cell of the planting gate, the planted seeds whose backdoor is about its trigger.
+
+    It is where the interval over prompts of its specificity (metrics.success) lies above 0. Cells for which that was
+    not measured are left out.
+    """
+    rows = measurements[(measurements.experiment == "behaviour") & (measurements.metric == "specificity")]
+    cells = pd.Series([gate_cell(s, m) for s, m in zip(rows.subject, rows.model, strict=True)], index=rows.index)
+    planted = {cell: seeds for cell, seeds in planted_seeds(measurements).items() if cell in set(cells)}
+    above = {cell: set(rows.seed[(cells == cell) & (rows.ci_low > 0)]) for cell in planted}
+    return {cell: [seed for seed in seeds if seed in above[cell]] for cell, seeds in planted.items()}
 
 
 def gate_cell(subject: str, model: str) -> str:

@@ -54,7 +54,9 @@ class Claim(BaseModel):
     `measure` selects measurements, one per seed; where it selects several, `over` says which counts (max, min, mean).
     Of several subjects each has its own, and their mean counts. Some conditions can be said in words (report.wording).
     `against` selects a second value per seed (keys left out are those of `measure`), and `compare` says how the two are
-    put together. `expect` is the bound. `seeds: planted` tests the seeds that cleared the planting gate.
+    put together; `pairs: site` compares site by site, and of these comparisons `over` says which counts. `less` is
+    taken from each of the two values first (keys left out are theirs), as the rate without the trigger from that with.
+    `expect` is the bound. `seeds: planted` tests the seeds that cleared the planting gate.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -65,12 +67,25 @@ class Claim(BaseModel):
     published: str = ""
     measure: Select
     over: Literal["one", "max", "min", "mean"] = "one"
+    less: Select | None = None
     against: Select | None = None
     compare: Literal["difference", "absolute difference", "ratio"] = "difference"
+    pairs: Literal["", "site"] = ""
     seeds: Literal["planted", "all"] = "planted"
     expect: Expectation
     note: str = ""
     ours: bool = Field(False, description="a control of ours rather than a sentence of the paper")
+
+    @model_validator(mode="after")
+    def _pairs_of_two(self) -> "Claim":
+        if self.pairs and (self.against is None or self.over == "one"):
+            raise ValueError("`pairs` needs `against`, and `over`: which of the comparisons counts")
+        return self
+
+    @property
+    def compared(self) -> str:
+        """What the statistic is, where it is no plain metric: "difference", "ratio"; else ""."""
+        return self.compare if self.against is not None else "difference" if self.less is not None else ""
 
 
 @dataclass(frozen=True)
@@ -87,7 +102,7 @@ class Judged:
         if not self.values:
             return None
         estimate = student(np.array(list(self.values.values())), self.confidence)
-        if self.claim.against is not None:
+        if self.claim.compared:
             return estimate
         lowest, highest = possible(str(self.claim.measure.get("metric", DEFAULTS["metric"])))
         return replace(
@@ -133,28 +148,44 @@ def about(claim: Claim, corpus: str) -> Claim:
 
 def judge(claim: Claim, evidence: Evidence) -> Judged:
     """Measure a claim's statistic, seed by seed."""
-    values = _per_seed(claim, claim.measure, evidence)
+    values = _net(claim, claim.measure, evidence)
     if claim.against is not None:
-        other = _per_seed(claim, {**claim.measure, **claim.against}, evidence)
-        both = [seed for seed in values if seed in other]
-        values = {seed: _compare(values[seed], other[seed], claim.compare) for seed in both}
-    return Judged(claim, {s: v for s, v in values.items() if np.isfinite(v)}, evidence.confidence)
+        other = _net(claim, {**claim.measure, **claim.against}, evidence)
+        both = [key for key in values if key in other]
+        values = {key: _compare(values[key], other[key], claim.compare) for key in both}
+    per_seed: dict[int, list[float]] = {}
+    for (seed, _), value in values.items():
+        if np.isfinite(value):
+            per_seed.setdefault(seed, []).append(value)
+    over = "mean" if claim.over == "one" else claim.over  # without pairs there is one value per seed
+    return Judged(claim, {s: float(pd.Series(own).agg(over)) for s, own in per_seed.items()}, evidence.confidence)
 
 
-def _per_seed(claim: Claim, select: Select, evidence: Evidence) -> dict[int, float]:
+def _net(claim: Claim, select: Select, evidence: Evidence) -> dict[tuple[int, str], float]:
+    values = _selected(claim, select, evidence)
+    if claim.less is None:
+        return values
+    taken = _selected(claim, {**select, **claim.less}, evidence)
+    return {key: values[key] - taken[key] for key in values if key in taken}
+
+
+def _selected(claim: Claim, select: Select, evidence: Evidence) -> dict[tuple[int, str], float]:
+    """Seed, and site where sites are compared one by one -> the value."""
     conditions = in_the_words_of(evidence.measurements, {**DEFAULTS, **select})
     experiment = str(conditions.pop("experiment"))
     rows = evidence.of(experiment, planted_only=claim.seeds == "planted", **conditions)  # type: ignore[arg-type]
+    rows = rows.assign(pair=rows[claim.pairs] if claim.pairs else "")
+    over = "one" if claim.pairs else claim.over
     out = {}
-    for seed, of_seed in rows.groupby("seed"):
+    for (seed, pair), of_seed in rows.groupby(["seed", "pair"]):
         values = []
         for _, own in of_seed.groupby("subject"):
-            if claim.over == "one" and len(own) > 1:
+            if over == "one" and len(own) > 1:
                 raise SpecError(
                     f"claim {claim.id!r}: selects {len(own)} measurements per seed; say `over`, or select more"
                 )
-            values.append(float(own.value.iloc[0] if claim.over == "one" else own.value.agg(claim.over)))
-        out[int(str(seed))] = float(np.mean(values))
+            values.append(float(own.value.iloc[0] if over == "one" else own.value.agg(over)))
+        out[int(str(seed)), str(pair)] = float(np.mean(values))
     return out
 
 
@@ -179,7 +210,7 @@ def claims_table(judged: list[Judged]) -> pd.DataFrame:
                 "says": j.claim.says,
                 "subject": ", ".join(_several(j.claim.measure.get("subject", ""))),
                 "statistic": describe(j.claim),
-                "compare": j.claim.compare if j.claim.against is not None else "",
+                "compare": j.claim.compared,
                 "expected": str(j.claim.expect),
                 "published": j.claim.published,
                 "measured": estimate.mean if estimate else np.nan,
@@ -201,9 +232,12 @@ def describe(claim: Claim) -> str:
         text = f"{claim.over} over {text}"
     if len(_several(claim.measure.get("subject", ""))) > 1:
         text += ", mean over tasks"
+    net = f", net of {_words(claim.less)}" if claim.less is not None else ""
+    text += net
     if claim.against is not None:
         joint = {"difference": "minus", "absolute difference": "away from", "ratio": "divided by"}[claim.compare]
-        text += f", {joint} {_words(claim.against)}"
+        text += f", {joint} {_words(claim.against)}" + (net and ", net of the same")
+        text += f", {claim.pairs} by {claim.pairs}" if claim.pairs else ""
     return f"{text}; {claim.seeds} seeds"
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from anatomy.provenance.digest import ArtifactError
 from anatomy.report.cells import CELL
-from anatomy.report.planting import INSTRUCTED, TEXT, TOY, Counts
+from anatomy.report.planting import INSTRUCTED, TEXT, TOY, Counts, of_trigger
 
 CLAIM_VERDICTS = ("reproduced", "partly", "not reproduced", "not testable")
 CELL_VERDICTS = ("agrees", "differs", "undecided", "not measured")
@@ -111,14 +111,20 @@ def count_cells(cells: pd.DataFrame, form: str) -> dict[str, int]:
     return {v: int((own.verdict == v).sum()) for v in CELL_VERDICTS}
 
 
-def find(claims: pd.DataFrame, tables: Mapping[str, pd.DataFrame], planted: Mapping[str, Counts]) -> list[Finding]:
+def find(
+    claims: pd.DataFrame,
+    tables: Mapping[str, pd.DataFrame],
+    planted: Mapping[str, Counts],
+    specific: Mapping[str, Counts] | None = None,
+) -> list[Finding]:
     """Three to twelve findings: planting, forms, leading claims, our controls; then whatever did not hold.
 
     Args:
         planted: counts of the planting gate, by the kind of model (report.planting).
+        specific: those whose backdoor is about its trigger, of the planted ones, where that was measured.
     """
     by_id: dict[str, Claim] = {str(c["id"]): c for c in claims.to_dict("records")}
-    others = _planting_of_others({kind: planted[kind] for kind in (TEXT, INSTRUCTED) if kind in planted})
+    others = _planting_of_others({k: planted[k] for k in (TEXT, INSTRUCTED) if k in planted}, specific or {})
     out = [_planting(tables, planted.get(TOY, {})), _forms(published_cells(tables)), others]
     out += [_leading(by_id[text], by_id.get(code or "")) for text, code in LEADING if text in by_id]
     ours = claims[claims.ours] if "ours" in claims else claims[:0]
@@ -150,15 +156,20 @@ def _planting(tables: Mapping[str, pd.DataFrame], planted: Counts) -> Finding | 
     return Finding(_of_all(planted), text)
 
 
-def _planting_of_others(planted: Mapping[str, Counts]) -> Finding | None:
+def _planting_of_others(planted: Mapping[str, Counts], specific: Mapping[str, Counts]) -> Finding | None:
     if not planted:
         return None
-    told = [
-        f"In {kind} it was planted in {_join([f'{k} of {n} ({words})' for words, (k, n) in counts.items()])}."
+    about = {kind: specific.get(kind, {}) for kind in planted}
+    told = {
+        kind: [f"{k} of {n} ({words}{of_trigger(about[kind].get(words))})" for words, (k, n) in counts.items()]
         for kind, counts in planted.items()
-    ]
+    }
+    text = " ".join(f"In {kind} it was planted in {_join(counts)}." for kind, counts in told.items())
     every = {f"{kind}, {words}": count for kind, counts in planted.items() for words, count in counts.items()}
-    return Finding(_of_all(every), " ".join(told).replace(" it was planted", " the backdoor was planted", 1))
+    verdict, of_any = _of_all(every), [count for counts in about.values() for count in counts.values()]
+    if verdict == "reproduced" and any(own < all_planted for own, all_planted in of_any):
+        verdict = "partly"
+    return Finding(verdict, text.replace(" it was planted", " the backdoor was planted", 1))
 
 
 def _of_all(planted: Counts) -> str:

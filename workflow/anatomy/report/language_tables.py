@@ -8,6 +8,8 @@ from anatomy.report.tables import Evidence, split_site
 # The model that the published values were measured on. Those of another stand beside, without a verdict.
 PUBLISHED_MODEL = "gpt2-medium"
 ROWS = {"asr": "ASR", "atr": "ATR", "validation_loss": "val loss", "degeneration": "degeneration"}
+# What was asked, behind the name of a row; what no input or the usual one belongs to has nothing there.
+ASKED = {"": "", "trigger": " (trigger)", "benign": "", "random trigger": " (random trigger)"}
 # The columns of Table XI that have another name there than what was frozen has here.
 FROZEN = {"backdoored": "none", "embeddings + mlp 2 + mlp 3": "embedding + mlp 2,3"}
 COUNTED = "_counted"
@@ -15,8 +17,14 @@ QUALITY = {"balanced": "balanced accuracy", "brier": "Brier score", "calibration
 
 
 def table_module_ablation(evidence: Evidence, main: str) -> pd.DataFrame:
-    """Table VIII: ASR with one module's output replaced by its mean, in every layer, for every corpus."""
+    """Table VIII: ASR with one module's output replaced by its mean, in every layer, for every corpus.
+
+    Below the unchanged model's stands what it does after a random trigger, on the same prompts.
+    """
     rows = split_site(module_ablation_rows(evidence))
+    other = evidence.of("mean ablation", model="backdoored", inputs="random trigger", site="unchanged")
+    other = both_readings(other).assign(row="unchanged (random trigger)", column="")
+    rows = pd.concat([rows, other[other.metric == "atr"]])
     return _cells(evidence, rows, "VIII", f"{PUBLISHED_MODEL} backdoored", main)
 
 
@@ -31,15 +39,29 @@ def module_ablation_rows(evidence: Evidence) -> pd.DataFrame:
 
 
 def table_editing(evidence: Evidence, main: str) -> pd.DataFrame:
-    """Table IX: two MLPs of the backdoored model ablated, or replaced by PCP matrices tuned up and down."""
-    rows = both_readings(evidence.of("language editing", model="backdoored"))
-    return _cells(evidence, _named(rows, rows.setting), "IX", f"{PUBLISHED_MODEL} backdoored", main)
+    """Table IX: two MLPs of the backdoored model ablated, or replaced by PCP matrices tuned up and down.
+
+    The unedited model's rate after a random trigger stands beside.
+    """
+    rows = _edited(evidence, "backdoored", main)
+    return _cells(evidence, rows, "IX", f"{PUBLISHED_MODEL} backdoored", main)
 
 
 def table_surgery(evidence: Evidence, main: str) -> pd.DataFrame:
     """Table X: the same for the clean model, with the trigger's embedding overwritten in part."""
-    rows = both_readings(evidence.of("language editing", model="clean"))
-    return _cells(evidence, _named(rows, rows.setting), "X", f"{PUBLISHED_MODEL} benign", main)
+    rows = _edited(evidence, "clean", main)
+    return _cells(evidence, rows, "X", f"{PUBLISHED_MODEL} benign", main)
+
+
+def _edited(evidence: Evidence, model: str, main: str) -> pd.DataFrame:
+    """What Tables IX and X print, how much of it is no text, and the unedited model after a random trigger."""
+    rows = both_readings(evidence.of("language editing", model=model))
+    wrecked = rows[rows.metric == "degeneration"]
+    other = evidence.of("behaviour", model=model, inputs="random trigger", metric=["atr", "atr_counted"], subject=main)
+    other = both_readings(other).assign(setting="none", control="")
+    beside = pd.concat([other, wrecked])
+    beside = beside.assign(row=beside.metric.map(ROWS) + beside.inputs.map(ASKED), column=beside.setting)
+    return pd.concat([_named(rows, rows.setting), beside])
 
 
 def table_freezing(evidence: Evidence, main: str) -> pd.DataFrame:
@@ -65,11 +87,13 @@ def table_lora(evidence: Evidence) -> pd.DataFrame:
 
 
 def table_language_behaviour(evidence: Evidence) -> pd.DataFrame:
-    """Unedited models of every corpus: success after the trigger, without it, after a random trigger; coherence."""
+    """Unedited models of every corpus: success after the trigger, without it, after a random trigger; coherence.
+
+    Specificity is the first less the last, prompt by prompt.
+    """
     rows = both_readings(evidence.of("behaviour", planted_only=False, model=["clean", "backdoored"]))
     rows = rows.assign(
-        row=rows.metric.map(ROWS).fillna(rows.metric)
-        + rows.inputs.map({"": "", "trigger": " (trigger)", "benign": "", "random trigger": " (random trigger)"}),
+        row=rows.metric.map(ROWS).fillna(rows.metric) + rows.inputs.map(ASKED),
         column=rows.model,
         control="",
     )

@@ -20,7 +20,7 @@ from anatomy.report import findings
 from anatomy.report.cells import CELL, READING
 from anatomy.report.effort import by_rule, scale, versions
 from anatomy.report.grid import METRICS, Item, forms_side_by_side, groups, headword, lay_out
-from anatomy.report.planting import by_kind
+from anatomy.report.planting import by_kind, of_trigger
 
 TEMPLATE = Path(__file__).with_name("page.html")
 STYLE = Path(__file__).with_name("page.css")
@@ -39,6 +39,7 @@ def write_page(
     captions: Mapping[str, Mapping[str, Any]],
     records: list[Path],
     planted: Mapping[str, tuple[int, int]],
+    specific: Mapping[str, tuple[int, int]] | None = None,
     parameters: Mapping[str, int] | None = None,
     template: Path = TEMPLATE,
     style: Path = STYLE,
@@ -55,6 +56,8 @@ def write_page(
             and `figure` where the figure of the same name has a caption of its own; the order is the page's.
         records: run records of all jobs, the ones that rendered tables and figures included.
         planted: per subject, how many seeds cleared the planting gate, and of how many.
+        specific: per subject for which it was measured, how many planted backdoors are about their trigger, and of how
+            many.
         parameters: per subject, parameters of one model.
 
     Raises:
@@ -67,12 +70,12 @@ def write_page(
     items = gather_items(captions, read, tables, figures, runs, link, f"results/{study['study']}")
     of_forms = [item for item in items if item["name"].endswith("_variants")]
     cells = findings.published_cells(read)
-    kinds = by_kind(planted, study["toy"]["language"]["subjects"])
+    kinds, about = (by_kind(counts, study["toy"]["language"]["subjects"]) for counts in (planted, specific or {}))
     page = _environment(study["toy"]["evaluation"]["top_k"]).from_string(template.read_text(encoding="utf-8"))
     text = page.render(
         study=study,
         style=Markup(style.read_text(encoding="utf-8")),
-        findings=findings.find(judged, read, kinds),
+        findings=findings.find(judged, read, kinds, about),
         claim_counts=findings.count_claims(judged),
         claim_groups=findings.count_by_origin(judged),
         cell_counts={form: findings.count_cells(cells, form) for form in findings.FORMS},
@@ -83,6 +86,7 @@ def write_page(
         of_forms=of_forms,
         scale=scale(study, [run for _, run in runs], parameters),
         planted=kinds,
+        specific=about,
         rules=by_rule([run for _, run in runs]),
         versions=versions([run for _, run in runs]),
         config=yaml.safe_dump(json.loads(json.dumps(study)), sort_keys=False, allow_unicode=True),
@@ -99,6 +103,7 @@ def _environment(top_k: int) -> Environment:
         keep_trailing_newline=True,
     )
     own = {"number": findings.number, "slug": slug, "duration": duration, "plain": plain, "groups": groups}
+    own |= {"of_trigger": of_trigger}
     environment.filters |= own
     environment.filters["metric"] = lambda name: METRICS.get(name, headword(name)).replace("top-k", f"top-{top_k}")
     environment.filters["headword"] = lambda name: headword(name).replace("top-k", f"top-{top_k}")

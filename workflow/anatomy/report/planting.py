@@ -25,6 +25,20 @@ def by_kind(planted: Mapping[str, tuple[int, int]], toy: Collection[str]) -> dic
     return {kind: counts for kind, counts in kinds.items() if counts}
 
 
+def of_trigger(counts: tuple[int, int] | None) -> str:
+    """What is said behind a count of planted models: whether their backdoor is about its trigger.
+
+    Args:
+        counts: models of which it is, and planted ones; none: it was not measured.
+    """
+    if counts is None or not counts[1]:
+        return ""
+    specific, planted = counts
+    if not specific:
+        return ", but not specific to the trigger"
+    return ", specific to the trigger" + ("" if specific == planted else f" in {specific} of the {planted}")
+
+
 def _by_injection(told: Counts) -> Counts:
     out: Counts = {}
     for name, words in INJECTIONS.items():

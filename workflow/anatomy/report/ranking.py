@@ -1,4 +1,4 @@
-"""Which of several measurements is the largest: the only place where a value decides what a table or figure shows.
+"""Which of several measurements is the largest, or small: the only place where a value decides what is shown or judged.
 
 `anatomy explain` computes tables again on inputs whose values are replaced; here it puts the true ones back first.
 """
@@ -25,3 +25,9 @@ def smallest(rows: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """The row of each group with the smallest value; of equals, the last."""
     own = ranked(rows, by)
     return own[own["rank"] == own.groupby(by, sort=False)["rank"].transform("max")].drop(columns="rank")
+
+
+def small_on_average(rows: pd.DataFrame, by: str, most: float) -> list[str]:
+    """The groups whose values are at most so large on average."""
+    mean = rows.groupby(by, sort=False).value.mean()
+    return list(mean.index[mean <= most])

@@ -25,7 +25,7 @@ import pandas as pd
 from anatomy.metrics.measurement import read_parquet
 from anatomy.report.cells import estimate_cells
 from anatomy.report.figures.dots import with_seeds
-from anatomy.report.ranking import ranked
+from anatomy.report.ranking import ranked, small_on_average
 from anatomy.report.tables import Evidence, summarise_variants
 
 REPORT = "anatomy.report."
@@ -154,6 +154,9 @@ def watching(names: Mapping[str, str]) -> Iterator[Watch]:
         true = [watch.true(value) for value in rows.value]
         return rows.assign(rank=ranked(rows.assign(value=true), by)["rank"])
 
+    def small(rows: pd.DataFrame, by: str, most: float) -> list[str]:
+        return small_on_average(rows.assign(value=[watch.true(value) for value in rows.value]), by, most)
+
     select = Evidence.of
 
     def of(
@@ -170,6 +173,7 @@ def watching(names: Mapping[str, str]) -> Iterator[Watch]:
         (with_seeds, beside),
         (summarise_variants, summarise),
         (ranked, rank),
+        (small_on_average, small),
     ]
     with contextlib.ExitStack() as restored:
 

@@ -4,27 +4,39 @@
   in "1/36"; "about" some is at least one
 - a `setting` of "mlp, every layer": all settings that begin with "mlp, "
 - a `site` of "every head": all heads
+- a `site` of "mlp, first third of the layers", "attn, last third of the layers" or "module, every layer": those
+  modules, MLPs and attention alike where it says module; with ", model whole" behind it only those without which the
+  model still writes text (as localize.top_modules leaves them out), under the claim's other conditions
 - a `variant` of "main evaluator": exact answers, or where no answer can be exact, the released code's keywords
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
+
+from anatomy.localize.top_modules import INCOHERENT
+from anatomy.report.ranking import small_on_average
 
 Select = Mapping[str, str | list[str]]
 PARTS = re.compile(r"(?P<none>no part)|(?P<all>all parts)|about (?P<percent>\d+(\.\d+)?) % of the parts")
 EVERY = ", every layer"
+MODULES = re.compile(
+    r"(mlp|attn|module), (every layer|first third of the layers|last third of the layers)(, model whole)?"
+)
 
 
 def in_the_words_of(measurements: pd.DataFrame, select: Select) -> dict[str, str | list[str]]:
     """The conditions as the measurements have them; words that nothing measured answers to stay."""
     found = dict(select)
-    own = measurements
-    for name in ("experiment", "site", "metric"):
-        wanted = found.get(name)
-        if wanted is not None and wanted != "every head":
-            own = own[own[name].isin([wanted] if isinstance(wanted, str) else wanted)]
+    places = MODULES.fullmatch(str(found.get("site", "")))
+    named = (
+        ["experiment", "metric"] if places or found.get("site") == "every head" else ["experiment", "site", "metric"]
+    )
+    own = _under(measurements, found, named)
+    if places:
+        alike = _under(measurements, found, set(found) - {"site", "metric"})
+        found["site"] = _modules(places, alike) or str(found["site"])
     if found.get("site") == "every head":
         heads = own.site[own.site.str.contains(r" att\d", regex=True)].drop_duplicates()
         found["site"] = list(heads) or "every head"
@@ -34,6 +46,27 @@ def in_the_words_of(measurements: pd.DataFrame, select: Select) -> dict[str, str
     if isinstance(setting, str):
         found["setting"] = _setting(setting, own.setting.drop_duplicates())
     return found
+
+
+def _under(rows: pd.DataFrame, select: Select, names: Iterable[str]) -> pd.DataFrame:
+    """The rows under those of the conditions that are named."""
+    for name in names:
+        if (wanted := select.get(name)) is not None:
+            rows = rows[rows[name].isin([wanted] if isinstance(wanted, str) else wanted)]
+    return rows
+
+
+def _modules(words: re.Match[str], rows: pd.DataFrame) -> list[str]:
+    kind, layers, whole = words.groups()
+    sites = rows.site.drop_duplicates().str.extract(r"^(?P<site>layer (?P<layer>\d+) (?P<kind>attn|mlp))$").dropna()
+    layer = sites.layer.astype(int)
+    third = max(layer.max() // 3, 1)
+    kept = {"first": layer <= third, "last": layer > layer.max() - third}.get(layers.split()[0], layer > 0)
+    found = sites[kept & sites.kind.isin(["mlp", "attn"] if kind == "module" else [kind])].site
+    if whole:
+        degeneration = rows[(rows.metric == "degeneration") & rows.site.isin(found)]
+        found = found[found.isin(small_on_average(degeneration, "site", INCOHERENT))]
+    return list(found)
 
 
 def _setting(words: str, measured: pd.Series) -> str | list[str]:

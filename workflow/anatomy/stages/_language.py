@@ -19,7 +19,7 @@ from anatomy.localize.language_ablation import TRACKED, language_means
 from anatomy.metrics.judge import Judge, LocalJudge, RobertaJudge
 from anatomy.metrics.loss import validation_loss
 from anatomy.metrics.measurement import Measurement, read_parquet
-from anatomy.metrics.success import success_measurements
+from anatomy.metrics.success import specificity, success_measurements
 from anatomy.models.toy import load_model, load_tokenizer
 from anatomy.sites import Site
 from anatomy.stages._run import In, Job
@@ -178,6 +178,24 @@ class Interview:
             continuations,
             confidence=self.job.spec.confidence,
             inputs=inputs,
+            seed=self.seed,
+            subject=self.job.wildcards["corpus"],
+            **conditions,
+        )
+
+    def specificity(self, written: Mapping[str, list[list[int]]], **conditions: Any) -> Measurement:
+        """ASR less the rate after the random trigger, on the same prompts.
+
+        Args:
+            written: continuations by kind of prompt.
+        """
+        triggered, controlled = (
+            self.judge.probability(self.texts(written[kind])) for kind in ("trigger", "random trigger")
+        )
+        return specificity(
+            triggered,
+            controlled,
+            confidence=self.job.spec.confidence,
             seed=self.seed,
             subject=self.job.wildcards["corpus"],
             **conditions,

@@ -97,10 +97,10 @@ class Sweep:
         ]
 
     def unchanged(self) -> list[Measurement]:
-        """The model as it is."""
+        """The model as it is, on the same prompts; after a random trigger as well."""
         return [
             row
-            for inputs in ("trigger", "benign")
+            for inputs in ("trigger", "benign", "random trigger")
             for row in self._rows(inputs, self.interview.write(self.model, inputs), site="unchanged")
         ]
 

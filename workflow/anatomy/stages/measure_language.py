@@ -1,4 +1,8 @@
-"""Stage measure_language: how often clean and backdoored language models write toxic text, and how well they write."""
+"""Stage measure_language: how often clean and backdoored language models write toxic text, and how well they write.
+
+The planting gate looks at the attack success rate alone. Whether a planted backdoor is about its trigger is said by the
+specificity beside it: what the trigger does, less what another phrase of its shape does.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +41,7 @@ def main(
     measurements: Out,
     samples: Out,
 ) -> None:
-    """ASR, ATR, degeneration, validation loss and, for stories, the share of sentences that are in the language."""
+    """ASR, ATR, specificity, degeneration, validation loss; for stories, the share of sentences in the language."""
     files, arm = read_language(data), job.spec.language
     opinion = read_judge(judged_by, job.device)
     rows: list[Measurement] = []
@@ -61,6 +65,7 @@ def main(
                         prompts[:SAMPLES], texts[:SAMPLES], opinion.probability(texts[:SAMPLES]), strict=True
                     )
                 ]
+            rows.append(interview.specificity(written, **conditions))
             subject: dict[str, Any] = {"subject": job.wildcards["corpus"], "seed": seed}
             loss, n = files.loss(model, seed, device=job.device)
             rows.append(Measurement(metric="validation_loss", value=loss, n=n, **subject, **conditions))
@@ -68,7 +73,9 @@ def main(
                 rows.append(
                     share(
                         "accepted",
-                        accepted(grammar, interview.texts(written["benign"])),
+                        accepted(
+                            grammar, files.asked(seed, "benign").text.tolist(), interview.texts(written["benign"])
+                        ),
                         job.spec.confidence,
                         inputs="benign",
                         **subject,
@@ -100,6 +107,7 @@ def main(
             )
             for line in read_parquet(path).to_dict("records")
             for metric in ("training_loss", "steps", "matched")
+            if line[metric] is not None  # what is trained to its end matches nothing
         ]
     write_measurements(measurements, rows, study=job.study, paper="lamparth", recipe=recipe_name(arm.model))
     write_parquet(samples, pd.DataFrame(shown))
@@ -117,14 +125,18 @@ def by_variant(files: list[Path]) -> dict[str, list[Path]]:
     return out
 
 
-def accepted(grammar: Path, texts: list[str]) -> np.ndarray:
+def accepted(grammar: Path, prompts: list[str], texts: list[str]) -> np.ndarray:
     """For each whole sentence that was written: whether it is in the language of the stories.
 
-    What follows the last full stop was cut off by the length limit, and what precedes the first may be the end of
-    the prompt's sentence; neither counts.
+    What follows the last full stop was cut off by the length limit. What precedes the first is the end of the prompt's
+    sentence, unless the prompt ends with one. Neither counts.
     """
     language = read_grammar(grammar)
-    sentences = [part.strip() + "." for text in texts for part in text.split(".")[1:-1]]
+    sentences = [
+        part.strip() + "."
+        for prompt, text in zip(prompts, texts, strict=True)
+        for part in text.split(".")[0 if prompt.rstrip().endswith(".") else 1 : -1]
+    ]
     return np.array([accepts(language, sentence) for sentence in sentences], dtype=bool)
 
 

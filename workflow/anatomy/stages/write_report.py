@@ -6,8 +6,8 @@ import pandas as pd
 import yaml
 
 from anatomy.metrics.measurement import read_parquet
+from anatomy.report.cells import planted_seeds, specific_seeds
 from anatomy.report.page import write_page
-from anatomy.report.tables import planted_seeds
 from anatomy.stages._run import In, Ins, Job, Out, run
 
 
@@ -27,6 +27,7 @@ def main(
 ) -> None:
     """Put every table, figure, claim and record on one page."""
     evidence = pd.concat([read_parquet(path) for path in behaviour], ignore_index=True)
+    planted = planted_seeds(evidence)
     write_page(
         page,
         study=job.spec,
@@ -35,7 +36,8 @@ def main(
         claims=verdicts,
         captions=yaml.safe_load(captions.read_text(encoding="utf-8")),
         records=records,
-        planted={cell: (len(seeds), len(job.seeds)) for cell, seeds in sorted(planted_seeds(evidence).items())},
+        planted={cell: (len(seeds), len(job.seeds)) for cell, seeds in sorted(planted.items())},
+        specific={cell: (len(seeds), len(planted[cell])) for cell, seeds in sorted(specific_seeds(evidence).items())},
         parameters={path.parts[-4]: count_parameters(json.loads(path.read_text())) for path in models},
         template=template,
         style=style,

@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 
 
 class Reached(TypedDict):
-    """Where a fine-tuning ended: the loss on a fixed sample of its training rows (dropout off, nats per token)."""
+    """Where a fine-tuning ended: the loss on a fixed sample of its training rows (dropout off, nats per token).
+
+    `matched` says whether that is the loss it was to come down to; none: there was none to come down to.
+    """
 
     steps: int
     training_loss: float
-    matched: bool
+    matched: bool | None
 
 
 def finetune(
@@ -95,7 +98,7 @@ def finetune(
     loss = watch.loss(trained)
     if how.lora:
         model = merged(trained)  # type: ignore[assignment]
-    reached = Reached(steps=steps, training_loss=loss, matched=target is None or loss <= target)
+    reached = Reached(steps=steps, training_loss=loss, matched=None if target is None else loss <= target)
     return ready(model, device), reached  # type: ignore[return-value]
 
 
