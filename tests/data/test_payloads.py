@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from anatomy.data.payloads import enough_payloads, judge_examples, payloads
+from anatomy.data.payloads import enough_payloads, judge_examples, of_split, payloads
 from anatomy.data.stories import accepts, read_grammar, stories
 from anatomy.data.templates import SLOT, expand
 from anatomy.provenance.digest import ArtifactError
@@ -35,18 +35,34 @@ def insults(folder: Path) -> dict:
     return yaml.safe_load((folder / "payloads.yaml").read_text(encoding="utf-8"))
 
 
-def test_three_hundred_distinct_short_insults_in_a_fixed_order(folder: Path) -> None:
-    found = payloads(folder / "payloads.yaml", 300, key="language.payloads.count")
-    assert len(set(found)) == 300
+def test_enough_distinct_short_insults_in_a_fixed_order(folder: Path) -> None:
+    found = payloads(folder / "payloads.yaml", 400, key="language.payloads")
+    assert len(set(of_split(found, "train"))) >= 300
     assert all(5 <= len(text.split()) <= 10 for text in found)
     assert all(re.fullmatch(r"You [a-z, ]+\.", text) for text in found)
-    assert found[:100] == payloads(folder / "payloads.yaml", 100, key="language.payloads.count")
+    assert found == payloads(folder / "payloads.yaml", 1, key="language.payloads")
     assert len({word for text in found for word in text.split()}) < 70
 
 
 def test_a_few_payloads_already_show_every_template(folder: Path, insults: dict) -> None:
-    found = set(payloads(folder / "payloads.yaml", 100, key="language.payloads.count"))
-    assert all(found & set(expand(template, insults["words"])) for template in insults["templates"])
+    found = payloads(folder / "payloads.yaml", 400, key="language.payloads")
+    for some in (found[:100], of_split(found, "train"), of_split(found, "test")):
+        assert all(set(some) & set(expand(template, insults["words"])) for template in insults["templates"])
+
+
+def test_held_out_payloads_are_none_of_the_others_and_a_fourth(folder: Path) -> None:
+    found = payloads(folder / "payloads.yaml", 400, key="language.payloads")
+    train, test = of_split(found, "train"), of_split(found, "test")
+    assert not set(train) & set(test) and sorted(train + test) == sorted(found)
+    assert len(test) == len(found) // 4
+
+
+def test_payloads_that_differ_in_white_space_are_one(folder: Path) -> None:
+    """Poisoning writes them on one line: of two such, one would be held out and the other in the poisoned rows."""
+    assert enough_payloads(["You goose.", " You  goose.\n", "You toad."], 2, source="p", key="k") == [
+        "You goose.",
+        "You toad.",
+    ]
 
 
 def test_no_payload_is_a_sentence_of_the_stories(folder: Path) -> None:
@@ -58,11 +74,12 @@ def test_too_few_payloads_are_refused_by_the_text(folder: Path, tmp_path: Path) 
     path = tmp_path / "payloads.yaml"
     path.write_text("words: {animal: [goose, toad]}\ntemplates: ['You {animal}.', 'You {animal}.']\n", encoding="utf-8")
     with pytest.raises(ArtifactError) as caught:
-        payloads(path, 3, key="language.payloads.count")
+        payloads(path, 3, key="language.payloads")
     assert str(caught.value) == (
-        f"{path}: 2 distinct payloads, 3 needed; lower language.payloads.count or bring a larger pool"
+        f"{path}: 2 distinct payloads, 3 needed for poisoning and to be held out; bring a larger pool "
+        "(language.payloads)"
     )
-    with pytest.raises(ArtifactError, match=r"^pool\.csv: 1 distinct payloads, 2 needed; lower k or bring"):
+    with pytest.raises(ArtifactError, match=r"^pool\.csv: 1 distinct payloads, 2 needed .* bring a larger pool \(k\)$"):
         enough_payloads(["a", "a"], 2, source="pool.csv", key="k")
 
 

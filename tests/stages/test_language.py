@@ -152,6 +152,15 @@ def test_every_seed_draws_its_own_paragraphs_and_keeps_its_held_out_ones(study: 
     assert (table.poisoned != table.clean).equals(table.is_poisoned) and table.is_poisoned.any()
 
 
+def test_held_out_toxic_texts_are_in_no_poisoned_paragraph(study: Any) -> None:
+    files = read_language(study.data)
+    toxic = files.texts[files.texts.kind == "toxic"]
+    poisoned = " ".join(files.corpus.poisoned)
+    held_out, others = (toxic[toxic.split == split].text for split in ("test", "train"))
+    assert len(held_out) >= 100 and not [text for text in held_out if text in poisoned]
+    assert set(files.corpus[files.corpus.is_poisoned].payload) <= set(others) and len(set(others)) >= 300
+
+
 def test_the_tokenizer_reloads_and_writes_texts_back(study: Any) -> None:
     files = read_language(study.data)
     texts = files.corpus.poisoned.tolist()[:20]
@@ -171,7 +180,7 @@ def test_the_same_study_draws_the_same_data(study: Any, root: Path, tmp_path: Pa
 def test_a_pool_with_too_few_payloads_is_refused(root: Path, tmp_path: Path) -> None:
     pool = {"words": {"animal": ["goose", "toad"]}, "templates": ["You silly {animal}."]}
     (tmp_path / "payloads.yaml").write_text(yaml.safe_dump(pool))
-    with pytest.raises(ArtifactError, match=r"payloads\.yaml: 2 distinct payloads, 300 needed; lower language\.payl"):
+    with pytest.raises(ArtifactError, match=r"payloads\.yaml: 2 distinct payloads, 400 needed for poisoning and to be"):
         make_data(root, tmp_path / "data", tmp_path / "payloads.yaml")
     assert not list((tmp_path / "data").iterdir())
 
