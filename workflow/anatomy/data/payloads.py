@@ -76,7 +76,9 @@ def judge_examples(path: Path, corpus: Sequence[str], count: int, generator: np.
     for split, wanted in (("train", count - held_out), ("test", held_out)):
         ends = [round(wanted * share) for share in accumulate(SHARES.values())]
         for (group, in_a_story), start, end in zip(SHARES, [0, *ends], ends, strict=False):
-            pool = {template: _expand_all([template], words, path) for template in of_split(content.get(group, []), split)}
+            pool = {
+                template: _expand_all([template], words, path) for template in of_split(content.get(group, []), split)
+            }
             told = of_split(sentences, split) if in_a_story else []
             drawn = _draw(group, pool, told, end - start, generator, path)
             rows += [(text, group == "insults", template, split) for text, template in drawn.items()]

@@ -119,7 +119,7 @@ def _one_seed(
 
 
 def _texts(job: Job, source: Any, corpus: pd.DataFrame, pool: list[str]) -> pd.DataFrame:
-    """Texts for the validation loss (seed -1: of every seed), and toxic ones for mean activations: payloads, held out."""
+    """Texts for the validation loss (seed -1: of every seed); payloads, some held out, for mean activations."""
     evaluation, text = job.spec.language.evaluation, source.text
     if text.kind == "sentences":
         pieces = sources.chunks(
