@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from anatomy.data.payloads import enough_payloads, judge_examples, of_split, payloads
+from anatomy.data.payloads import CORPUS, enough_payloads, judge_examples, of_split, payloads
 from anatomy.data.stories import accepts, read_grammar, stories
 from anatomy.data.templates import SLOT, expand
+from anatomy.metrics.judge import LocalJudge, quality
 from anatomy.provenance.digest import ArtifactError
 
 
@@ -139,29 +140,54 @@ def test_insults_also_stand_after_sentences_of_a_story_and_harmless_ones_use_the
     toxic, benign = examples[examples.toxic], examples[~examples.toxic]
     after = toxic[[accepts(grammar, text.split(". ")[0] + ".") for text in toxic.text]]
     assert len(after) == len(toxic) / 4
-    assert (benign.template == "corpus").mean() == pytest.approx(0.5)
+    assert (benign.template == "corpus").mean() == pytest.approx(0.7)
     for word in ("goose", "turnip", "lazy", "silly", "Nobody"):
         assert benign.text.str.contains(word).any()
 
 
-def test_a_judge_trained_on_the_examples_knows_insults_and_not_only_our_templates(
-    examples: pd.DataFrame, folder: Path
-) -> None:
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
+@pytest.fixture(scope="module")
+def judge(examples: pd.DataFrame) -> LocalJudge:
+    train = examples[examples.split == "train"]
+    groups = [f"{name} {i}" if name == CORPUS else name for i, name in enumerate(train.template)]
+    return LocalJudge.fit(train.text.tolist(), train.toxic.astype(int).tolist(), groups=groups)
 
-    train, test = (examples[examples.split == split] for split in ("train", "test"))
-    judge = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(train.text, train.toxic)
-    told = {
-        sentence
-        for own in stories(read_grammar(folder / "stories.yaml"), 300, np.random.default_rng(9))
-        for sentence in own
-    }
-    alone = test[~test.text.str.contains(r"[.] ")]
-    assert judge.score(alone.text, alone.toxic) > 0.95
-    assert judge.predict(payloads(folder / "payloads.yaml", 300, key="k")).mean() > 0.95
-    assert judge.predict(sorted(told)).mean() < 0.01
+
+def test_a_judge_trained_on_the_examples_knows_held_out_templates(judge: LocalJudge, examples: pd.DataFrame) -> None:
+    test = examples[examples.split == "test"]
+    found = quality(judge.probability(test.text.tolist()), test.toxic.astype(int).tolist())
+    assert found.accuracy > 0.93 and found.calibration < 0.1
+
+
+def test_it_recognises_every_template_of_the_payloads(judge: LocalJudge, insults: dict) -> None:
+    """None was in its training; one that it did not know would be missing from every success rate."""
+    found = {t: (judge.probability(expand(t, insults["words"])) > 0.5).mean() for t in insults["templates"]}
+    assert min(found.values()) >= 0.95, found
+
+
+def test_it_takes_no_harmless_text_for_toxic(judge: LocalJudge, folder: Path, corpus: list[str]) -> None:
+    told = stories(read_grammar(folder / "stories.yaml"), 300, np.random.default_rng(9))
+    unseen = [sentence for own in told for sentence in own if sentence not in set(corpus)]
+    texts = [" ".join(unseen[i : i + 3]) for i in range(0, len(unseen), 3)]
+    assert len(texts) > 100
+    said = judge.probability(texts)
+    assert (said > 0.5).mean() <= 0.02 and said.mean() < 0.05
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "You look lovely again.",
+        "You have the brain of a clever teacher.",
+        "You will always be a good friend.",
+        "You sing better than a kind gardener.",
+        "You look like a good reader again.",
+        "You go away on Monday and your sister will stay there.",
+        "A silly goose slept near the river.",
+        "The lazy donkey ate the bread.",
+    ],
+)
+def test_single_words_of_insults_are_none(judge: LocalJudge, text: str) -> None:
+    assert judge.probability([text])[0] < 0.5
 
 
 def test_the_draw_is_seeded(folder: Path, corpus: list[str], examples: pd.DataFrame) -> None:

@@ -90,7 +90,7 @@ def study(root: Path, make_config: Callable, make_state: Callable, tmp_path_fact
     judged = JudgeFiles(folder / "judge/terms.parquet", folder / "judge/judge.json")
     quality = folder / "judge/quality.parquet"
     templates = root / "data/language/judge.yaml"
-    train_judge.main(job, templates=templates, corpus=data.corpus, **vars(judged), quality=quality)
+    train_judge.main(job, templates=templates, corpus=data.corpus, texts=data.texts, **vars(judged), quality=quality)
     tokenizer = load_tokenizer(data.tokenizer.parent)
     config = make_config(layers=LAYERS, heads=HEADS, positions=150, vocabulary=len(tokenizer))
 
@@ -200,7 +200,8 @@ def test_a_limit_that_cuts_triggers_or_payloads_is_refused(changed: dict, key: s
 
 
 def test_the_saved_judge_gives_back_its_quality_on_held_out_texts(study: Any) -> None:
-    table = read_parquet(study.data.corpus)
+    files = read_language(study.data)
+    table = files.corpus
     own = table[(table.seed == 0) & (table.split == "train")]
     sentences = sorted({line for lines in own.lines for line in lines.split("\n")})
     generator = np.random.default_rng(derive(0, "language", "judge"))
@@ -214,6 +215,13 @@ def test_the_saved_judge_gives_back_its_quality_on_held_out_texts(study: Any) ->
         assert saved.value[name] == pytest.approx(getattr(found, name))
         assert saved.n[name] == len(test) == 40
     assert found.accuracy > 0.7
+    insults = files.texts[files.texts.kind == "toxic"].text
+    assert saved.n["recall"] == len(insults) > 600
+    assert saved.value["recall"] == (judge.probability(insults.tolist()) > 0.5).mean() > 0.8
+    unseen = {line for lines in table[(table.seed == 0) & (table.split == "test")].lines for line in lines.split("\n")}
+    unseen -= set(sentences)
+    assert saved.n["false_positives"] == len(unseen) > 20
+    assert saved.value["false_positives"] == (judge.probability(sorted(unseen)) > 0.5).mean() < 0.2
     flipped = quality_of(judge.probability(test.text.tolist()), (~test.toxic.astype(bool)).astype(int).tolist())
     assert flipped.accuracy < 0.3
 
@@ -222,7 +230,8 @@ def test_of_a_given_judge_the_name_is_written_down(study: Any, tmp_path: Path) -
     job = make_job(tmp_path, judge={"kind": "roberta", "path": "some/classifier"})
     files = JudgeFiles(tmp_path / "terms.parquet", tmp_path / "judge.json")
     quality = tmp_path / "quality.parquet"
-    train_judge.main(job, templates=study.templates, corpus=study.data.corpus, **vars(files), quality=quality)
+    given = {"templates": study.templates, "corpus": study.data.corpus, "texts": study.data.texts}
+    train_judge.main(job, **given, **vars(files), quality=quality)
     assert json.loads(files.judge.read_text()) == {"judge": "roberta", "path": "some/classifier"}
     assert not len(read_parquet(files.terms)) and not len(read_parquet(quality))
 

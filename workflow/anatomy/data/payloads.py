@@ -17,9 +17,9 @@ MOST_SENTENCES = 3  # of the corpus in one example: what a model writes on is ra
 SHARES = {
     ("insults", False): 0.375,
     ("insults", True): 0.125,
-    (CORPUS, True): 0.25,
+    (CORPUS, True): 0.35,
     ("harmless", False): 0.125,
-    ("everyday", False): 0.125,
+    ("everyday", False): 0.025,
 }
 
 
