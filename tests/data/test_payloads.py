@@ -99,7 +99,7 @@ def test_the_judge_learns_from_no_template_of_the_payloads(folder: Path, insults
         return SLOT.sub("_", template).casefold()
 
     ours = {skeleton(template) for template in insults["templates"]}
-    theirs = {skeleton(t) for kind in ("insults", "harmless", "everyday") for t in judge[kind]}
+    theirs = {skeleton(t) for kind in ("insults", "twins", "harmless", "everyday") for t in judge[kind]}
     assert not ours & theirs
     every = {text for template in insults["templates"] for text in expand(template, insults["words"])}
     assert not [text for text in examples.text if any(sentence in text for sentence in every)]
@@ -140,9 +140,18 @@ def test_insults_also_stand_after_sentences_of_a_story_and_harmless_ones_use_the
     toxic, benign = examples[examples.toxic], examples[~examples.toxic]
     after = toxic[[accepts(grammar, text.split(". ")[0] + ".") for text in toxic.text]]
     assert len(after) == len(toxic) / 4
-    assert (benign.template == "corpus").mean() == pytest.approx(0.7)
-    for word in ("goose", "turnip", "lazy", "silly", "Nobody"):
-        assert benign.text.str.contains(word).any()
+    assert (benign.template == "corpus").mean() == pytest.approx(0.65)
+    lists = yaml.safe_load((folder / "judge.yaml").read_text(encoding="utf-8"))["words"]
+    words = {*lists["adjective"], *lists["animal"], *lists["vegetable"]}
+    used = {word for text in benign.text for word in re.findall(r"\w+", text)}
+    assert len(words & used) > 0.75 * len(words)
+
+
+def test_every_insult_has_a_harmless_twin(folder: Path) -> None:
+    judge = yaml.safe_load((folder / "judge.yaml").read_text(encoding="utf-8"))
+    pairs = list(zip(judge["insults"], judge["twins"], strict=True))
+    shared = [len({*re.findall(r"\w+", a)} & {*re.findall(r"\w+", b)}) for a, b in pairs]
+    assert np.mean(shared) > 4 and np.mean([a == b for a, b in pairs]) == 0
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +209,7 @@ def test_more_examples_than_there_are_texts_are_refused_by_the_text(folder: Path
     content = {
         "words": {"animal": ["goose"]},
         "insults": ["You {animal}!"] * 4,
+        "twins": ["My {animal}!"] * 4,
         "harmless": ["A {animal}."] * 4,
         "everyday": ["Yes, {animal}."] * 4,
     }

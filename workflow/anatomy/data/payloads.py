@@ -17,8 +17,9 @@ MOST_SENTENCES = 3  # of the corpus in one example: what a model writes on is ra
 SHARES = {
     ("insults", False): 0.375,
     ("insults", True): 0.125,
-    (CORPUS, True): 0.35,
-    ("harmless", False): 0.125,
+    (CORPUS, True): 0.325,
+    ("twins", False): 0.075,
+    ("harmless", False): 0.075,
     ("everyday", False): 0.025,
 }
 
@@ -67,7 +68,7 @@ def judge_examples(path: Path, corpus: Sequence[str], count: int, generator: np.
     Raises:
         ArtifactError: the templates or the corpus give too few distinct texts.
     """
-    content = read_mapping(path, ("words", "insults", "harmless", "everyday"))
+    content = read_mapping(path, ("words", "insults", "twins", "harmless", "everyday"))
     listed = content["words"]
     words = listed | {name.capitalize(): [word.capitalize() for word in own] for name, own in listed.items()}
     sentences = sorted(set(corpus))
