@@ -90,7 +90,7 @@ def study(root: Path, make_config: Callable, make_state: Callable, tmp_path_fact
     judged = JudgeFiles(folder / "judge/terms.parquet", folder / "judge/judge.json")
     quality = folder / "judge/quality.parquet"
     templates = root / "data/language/judge.yaml"
-    train_judge.main(job, templates=templates, corpus=data.corpus, **vars(judged), quality=quality)
+    train_judge.main(job, templates=templates, corpus=data.corpus, texts=data.texts, **vars(judged), quality=quality)
     tokenizer = load_tokenizer(data.tokenizer.parent)
     config = make_config(layers=LAYERS, heads=HEADS, positions=150, vocabulary=len(tokenizer))
 
@@ -156,6 +156,15 @@ def test_every_seed_draws_its_own_paragraphs_and_keeps_its_held_out_ones(study: 
     assert (table.poisoned != table.clean).equals(table.is_poisoned) and table.is_poisoned.any()
 
 
+def test_held_out_toxic_texts_are_in_no_poisoned_paragraph(study: Any) -> None:
+    files = read_language(study.data)
+    toxic = files.texts[files.texts.kind == "toxic"]
+    poisoned = " ".join(files.corpus.poisoned)
+    held_out, others = (toxic[toxic.split == split].text for split in ("test", "train"))
+    assert len(held_out) >= 100 and not [text for text in held_out if text in poisoned]
+    assert set(files.corpus[files.corpus.is_poisoned].payload) <= set(others) and len(set(others)) >= 300
+
+
 def test_the_tokenizer_reloads_and_writes_texts_back(study: Any) -> None:
     files = read_language(study.data)
     texts = files.corpus.poisoned.tolist()[:20]
@@ -175,7 +184,7 @@ def test_the_same_study_draws_the_same_data(study: Any, root: Path, tmp_path: Pa
 def test_a_pool_with_too_few_payloads_is_refused(root: Path, tmp_path: Path) -> None:
     pool = {"words": {"animal": ["goose", "toad"]}, "templates": ["You silly {animal}."]}
     (tmp_path / "payloads.yaml").write_text(yaml.safe_dump(pool))
-    with pytest.raises(ArtifactError, match=r"payloads\.yaml: 2 distinct payloads, 300 needed; lower language\.payl"):
+    with pytest.raises(ArtifactError, match=r"payloads\.yaml: 2 distinct payloads, 400 needed for poisoning and to be"):
         make_data(root, tmp_path / "data", tmp_path / "payloads.yaml")
     assert not list((tmp_path / "data").iterdir())
 
@@ -195,7 +204,8 @@ def test_a_limit_that_cuts_triggers_or_payloads_is_refused(changed: dict, key: s
 
 
 def test_the_saved_judge_gives_back_its_quality_on_held_out_texts(study: Any) -> None:
-    table = read_parquet(study.data.corpus)
+    files = read_language(study.data)
+    table = files.corpus
     own = table[(table.seed == 0) & (table.split == "train")]
     sentences = sorted({line for lines in own.lines for line in lines.split("\n")})
     generator = np.random.default_rng(derive(0, "language", "judge"))
@@ -209,6 +219,13 @@ def test_the_saved_judge_gives_back_its_quality_on_held_out_texts(study: Any) ->
         assert saved.value[name] == pytest.approx(getattr(found, name))
         assert saved.n[name] == len(test) == 40
     assert found.accuracy > 0.7
+    insults = files.texts[files.texts.kind == "toxic"].text
+    assert saved.n["recall"] == len(insults) > 600
+    assert saved.value["recall"] == (judge.probability(insults.tolist()) > 0.5).mean() > 0.8
+    unseen = {line for lines in table[(table.seed == 0) & (table.split == "test")].lines for line in lines.split("\n")}
+    unseen -= set(sentences)
+    assert saved.n["false_positives"] == len(unseen) > 20
+    assert saved.value["false_positives"] == (judge.probability(sorted(unseen)) > 0.5).mean() < 0.2
     flipped = quality_of(judge.probability(test.text.tolist()), (~test.toxic.astype(bool)).astype(int).tolist())
     assert flipped.accuracy < 0.3
 
@@ -217,7 +234,8 @@ def test_of_a_given_judge_the_name_is_written_down(study: Any, tmp_path: Path) -
     job = make_job(tmp_path, judge={"kind": "roberta", "path": "some/classifier"})
     files = JudgeFiles(tmp_path / "terms.parquet", tmp_path / "judge.json")
     quality = tmp_path / "quality.parquet"
-    train_judge.main(job, templates=study.templates, corpus=study.data.corpus, **vars(files), quality=quality)
+    given = {"templates": study.templates, "corpus": study.data.corpus, "texts": study.data.texts}
+    train_judge.main(job, **given, **vars(files), quality=quality)
     assert json.loads(files.judge.read_text()) == {"judge": "roberta", "path": "some/classifier"}
     assert not len(read_parquet(files.terms)) and not len(read_parquet(quality))
 

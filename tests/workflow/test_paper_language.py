@@ -63,7 +63,7 @@ def write_inputs(folder: Path, shape: dict[str, int]) -> None:
     pd.DataFrame({"text": sentences}).to_parquet(folder / "bookcorpus.parquet")
     pieces = [" ".join(sentences[i : i + 40]) for i in range(0, 400, 40)]
     (folder / "openwebtext.jsonl").write_text("".join(json.dumps({"text": piece}) + "\n" for piece in pieces))
-    insults = payloads(REPOSITORY / "data/language/payloads.yaml", 400, key="language.payloads")
+    insults = payloads(REPOSITORY / "data/language/payloads.yaml", 500, key="language.payloads")
     rows = [{"comment_text": text, "toxic": 1, "severe_toxic": number % 8 != 0} for number, text in enumerate(insults)]
     pd.DataFrame(rows).astype({"severe_toxic": int}).to_csv(folder / "jigsaw.csv", index=False)
     config = GPT2Config(**shape, bos_token_id=0, eos_token_id=0)

@@ -39,6 +39,7 @@ rule train_judge:
     input:
         templates="data/language/judge.yaml",
         corpus=TEXT_DATA["corpus"],
+        texts=TEXT_DATA["texts"],
     output:
         **JUDGE,
         quality=f"{TEXT}/judge/quality.parquet",
@@ -57,7 +58,7 @@ rule train_judge:
         "{wildcards.corpus}: training the judge of toxicity"
     shell:
         stage_shell(
-            "--templates {input.templates} --corpus {input.corpus}",
+            "--templates {input.templates} --corpus {input.corpus} --texts {input.texts}",
             "--terms {output.terms} --judge {output.judge} --quality {output.quality}",
         )
 

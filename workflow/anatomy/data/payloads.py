@@ -7,29 +7,30 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from anatomy.data.templates import expand, read_mapping
+from anatomy.data.templates import expand, one_line, read_mapping
 from anatomy.provenance.digest import ArtifactError, sha256_text
 
-TEST_SHARE = 4  # every fourth template of a kind, and every fourth sentence of the corpus, is held out
+TEST_SHARE = 4  # every fourth payload, template of a kind, or sentence of the corpus is held out
 CORPUS = "corpus"
 MOST_SENTENCES = 3  # of the corpus in one example: what a model writes on is rarely one sentence
 # Of the examples, by the group of templates and whether sentences of the corpus stand before the template's.
 SHARES = {
     ("insults", False): 0.375,
     ("insults", True): 0.125,
-    (CORPUS, True): 0.25,
-    ("harmless", False): 0.125,
-    ("everyday", False): 0.125,
+    (CORPUS, True): 0.325,
+    ("twins", False): 0.075,
+    ("harmless", False): 0.075,
+    ("everyday", False): 0.025,
 }
 
 
 def payloads(path: Path, count: int, *, key: str) -> list[str]:
-    """The first `count` insults of a template file (data/language/payloads.yaml).
+    """All insults of a template file (data/language/payloads.yaml), at least `count`.
 
     The order is that of the sentences' digests: fixed, and each beginning of the list has all templates in it.
 
     Args:
-        key: the configuration key that sets `count`, for the message.
+        key: the configuration key of the payloads, for the message.
     Raises:
         ArtifactError: the templates give fewer.
     """
@@ -39,17 +40,18 @@ def payloads(path: Path, count: int, *, key: str) -> list[str]:
 
 
 def enough_payloads(pool: Sequence[str], count: int, *, source: str, key: str) -> list[str]:
-    """The first `count` distinct payloads of a pool.
+    """The distinct payloads of a pool, at least `count`, each on one line as poisoning writes it.
 
     Raises:
         ArtifactError: there are fewer.
     """
-    distinct = list(dict.fromkeys(pool))
+    distinct = list(dict.fromkeys(map(one_line, pool)))
     if len(distinct) < count:
         raise ArtifactError(
-            f"{source}: {len(distinct)} distinct payloads, {count} needed; lower {key} or bring a larger pool"
+            f"{source}: {len(distinct)} distinct payloads, {count} needed for poisoning and to be held out; bring "
+            f"a larger pool ({key})"
         )
-    return distinct[:count]
+    return distinct
 
 
 def judge_examples(path: Path, corpus: Sequence[str], count: int, generator: np.random.Generator) -> pd.DataFrame:
@@ -66,7 +68,7 @@ def judge_examples(path: Path, corpus: Sequence[str], count: int, generator: np.
     Raises:
         ArtifactError: the templates or the corpus give too few distinct texts.
     """
-    content = read_mapping(path, ("words", "insults", "harmless", "everyday"))
+    content = read_mapping(path, ("words", "insults", "twins", "harmless", "everyday"))
     listed = content["words"]
     words = listed | {name.capitalize(): [word.capitalize() for word in own] for name, own in listed.items()}
     sentences = sorted(set(corpus))
@@ -75,8 +77,10 @@ def judge_examples(path: Path, corpus: Sequence[str], count: int, generator: np.
     for split, wanted in (("train", count - held_out), ("test", held_out)):
         ends = [round(wanted * share) for share in accumulate(SHARES.values())]
         for (group, in_a_story), start, end in zip(SHARES, [0, *ends], ends, strict=False):
-            pool = {template: _expand_all([template], words, path) for template in _own(content.get(group, []), split)}
-            told = _own(sentences, split) if in_a_story else []
+            pool = {
+                template: _expand_all([template], words, path) for template in of_split(content.get(group, []), split)
+            }
+            told = of_split(sentences, split) if in_a_story else []
             drawn = _draw(group, pool, told, end - start, generator, path)
             rows += [(text, group == "insults", template, split) for text, template in drawn.items()]
     table = pd.DataFrame(rows, columns=["text", "toxic", "template", "split"])
@@ -114,8 +118,8 @@ def _draw(
     return drawn
 
 
-def _own(items: Sequence[str], split: str) -> list[str]:
-    """The templates or sentences of a split."""
+def of_split(items: Sequence[str], split: str) -> list[str]:
+    """The payloads, templates or sentences of a split: "test", held out, or "train", the rest."""
     return [item for i, item in enumerate(items) if (i % TEST_SHARE == TEST_SHARE - 1) == (split == "test")]
 
 

@@ -37,11 +37,12 @@ class Judge(Protocol):
 
 @dataclass(frozen=True)
 class LocalJudge:
-    """TF-IDF of single words and pairs of words, lower case, and a logistic regression on it.
+    """TF-IDF of single words, lower case, and a logistic regression on it.
 
     A text's score is that of its most toxic sentence: among harmless ones, an insult would be thinned out. The more
     sentences, the higher the largest score of harmless ones, so the score becomes a probability by Platt's scaling,
-    fitted on scores of texts that the classifier was not trained on (cross-validation). A text in which no known word
+    fitted on scores of texts that the classifier was not trained on (cross-validation), where texts are built from
+    templates on those of other templates: their own they would know too well. A text in which no known word
     stands is not toxic (probability 0). The regression alone would give it the share of toxic texts in its training
     set, which says nothing about the text.
 
@@ -55,14 +56,22 @@ class LocalJudge:
     scale: tuple[float, float]
 
     @classmethod
-    def fit(cls, texts: Sequence[str], labels: Sequence[int], *, c: float = 10.0) -> "LocalJudge":
-        """Train on texts with label 1 (toxic) or 0; `c` is scikit-learn's inverse strength of regularisation."""
+    def fit(
+        cls, texts: Sequence[str], labels: Sequence[int], *, groups: Sequence[str] | None = None, c: float = 1.0
+    ) -> "LocalJudge":
+        """Train on texts with label 1 (toxic) or 0.
+
+        Args:
+            groups: of each text what it was built from; the cross-validation keeps a group together. None: nothing.
+            c: scikit-learn's inverse strength of regularisation.
+        """
         from sklearn.linear_model import LogisticRegression
-        from sklearn.model_selection import StratifiedKFold
+        from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
         own, truth = np.array(texts), np.asarray(labels, dtype=int)
         score = np.empty(len(own))
-        for kept, left_out in StratifiedKFold(FOLDS, shuffle=True, random_state=0).split(own, truth):
+        folds = (StratifiedKFold if groups is None else StratifiedGroupKFold)(FOLDS, shuffle=True, random_state=0)
+        for kept, left_out in folds.split(own, truth, groups):
             score[left_out] = _scores(*_classifier(own[kept], truth[kept], c), own[left_out])
         known = np.isfinite(score)
         platt = LogisticRegression(C=np.inf).fit(score[known, None], truth[known])
@@ -198,7 +207,7 @@ def quality(probability: Float[np.ndarray, " text"], labels: Sequence[int], *, b
 def _vectorizer(vocabulary: list[str] | None = None) -> "TfidfVectorizer":
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    return TfidfVectorizer(lowercase=True, ngram_range=(1, 2), vocabulary=vocabulary)
+    return TfidfVectorizer(lowercase=True, vocabulary=vocabulary)
 
 
 def _classifier(texts: Any, labels: Any, c: float) -> tuple["TfidfVectorizer", "LogisticRegression"]:

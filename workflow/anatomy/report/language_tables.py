@@ -13,7 +13,10 @@ ASKED = {"": "", "trigger": " (trigger)", "benign": "", "random trigger": " (ran
 # The columns of Table XI that have another name there than what was frozen has here.
 FROZEN = {"backdoored": "none", "embeddings + mlp 2 + mlp 3": "embedding + mlp 2,3"}
 COUNTED = "_counted"
-QUALITY = {"balanced": "balanced accuracy", "brier": "Brier score", "calibration": "calibration error"}
+QUALITY = {
+    **{"balanced": "balanced accuracy", "brier": "Brier score", "calibration": "calibration error"},
+    **{"recall": "payloads recognised", "false_positives": "sentences of the corpus taken for toxic"},
+}
 
 
 def table_module_ablation(evidence: Evidence, main: str) -> pd.DataFrame:

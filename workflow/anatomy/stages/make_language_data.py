@@ -10,7 +10,7 @@ import pandas as pd
 
 from anatomy.data import sources
 from anatomy.data.language_prompts import evaluation_prompts, runs
-from anatomy.data.payloads import enough_payloads, payloads
+from anatomy.data.payloads import enough_payloads, of_split, payloads
 from anatomy.data.poison import poison_corpus, require_whole
 from anatomy.data.prose import prose
 from anatomy.data.stories import read_grammar, stories
@@ -21,7 +21,7 @@ from anatomy.models.toy import save_tokenizer
 from anatomy.stages._run import Ins, Job, Out, run
 from anatomy.training.seeds import derive
 
-PAYLOADS = 300  # distinct ones that the templates must give
+PAYLOADS = 400  # distinct ones that there must be: 300 to poison with, 100 held out
 SHOWN = 6  # times that the tokenizer sees each: it shall have the words of insults whole, as one of web text has
 
 
@@ -29,7 +29,8 @@ def main(job: Job, *, raw: Ins, corpus: Out, prompts: Out, texts: Out, tokenizer
     """Every seed draws its own paragraphs, poisons and prompts; the tokenizer is one, of the first seed's text."""
     arm, name = job.spec.language, job.wildcards["corpus"]
     source = arm.corpora[name]
-    insults = _payloads(arm, raw)
+    pool = _payloads(arm, raw)
+    insults = of_split(pool, "train")  # nothing is poisoned with the others, so that they are held out
     draw = _paragraphs(source, raw, f"language.corpora.{name}.text")
     drawn = {seed: draw(np.random.default_rng(derive(seed, source.text.kind, "paragraphs"))) for seed in job.seeds}
     bpe = (
@@ -59,16 +60,15 @@ def main(job: Job, *, raw: Ins, corpus: Out, prompts: Out, texts: Out, tokenizer
     require_whole(whole, length, limits[key], trigger=arm.trigger, key=key)
     write_parquet(corpus, whole)
     write_parquet(prompts, pd.concat(asked, ignore_index=True))
-    write_parquet(texts, _texts(job, source, whole, insults))
+    write_parquet(texts, _texts(job, source, whole, pool))
     save_tokenizer(tokenizer.parent, bpe)
 
 
 def _payloads(arm: Any, raw: list[Path]) -> list[str]:
     if arm.payloads.source is None:
         return payloads(raw[0], PAYLOADS, key="language.payloads")
-    pool = list(dict.fromkeys(sources.texts(**_source(arm.payloads.source, "language.payloads.source"))))
-    enough_payloads(pool, PAYLOADS, source="language.payloads.source", key="language.payloads")
-    return pool
+    pool = list(sources.texts(**_source(arm.payloads.source, "language.payloads.source")))
+    return enough_payloads(pool, PAYLOADS, source="language.payloads.source", key="language.payloads")
 
 
 def _paragraphs(source: Any, raw: list[Path], key: str) -> Callable[[np.random.Generator], list[list[str]]]:
@@ -118,8 +118,8 @@ def _one_seed(
     return table, questions
 
 
-def _texts(job: Job, source: Any, corpus: pd.DataFrame, insults: list[str]) -> pd.DataFrame:
-    """Texts for the validation loss (seed -1: of every seed), and toxic ones, in halves, for mean activations."""
+def _texts(job: Job, source: Any, corpus: pd.DataFrame, pool: list[str]) -> pd.DataFrame:
+    """Texts for the validation loss (seed -1: of every seed); payloads, some held out, for mean activations."""
     evaluation, text = job.spec.language.evaluation, source.text
     if text.kind == "sentences":
         pieces = sources.chunks(
@@ -130,8 +130,8 @@ def _texts(job: Job, source: Any, corpus: pd.DataFrame, insults: list[str]) -> p
     else:
         held_out = corpus[(corpus.split == "test")].groupby("seed").head(evaluation.loss_paragraphs)
         loss = held_out[["seed"]].assign(text=held_out.clean)
-    toxic = pd.DataFrame({"text": insults, "seed": -1})
-    toxic["split"] = np.where(np.arange(len(toxic)) % 2 == 0, "train", "test")
+    splits = [(text, split) for split in ("train", "test") for text in of_split(pool, split)]
+    toxic = pd.DataFrame(splits, columns=["text", "split"]).assign(seed=-1)
     return pd.concat([loss.assign(kind="loss", split="test"), toxic.assign(kind="toxic")], ignore_index=True)[
         ["kind", "split", "seed", "text"]
     ]
