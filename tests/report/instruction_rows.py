@@ -86,7 +86,7 @@ def attribute(add, rng: np.random.Generator) -> None:
                 effect = rng.uniform(0.2, 0.4) if strong else rng.normal(0, 0.01)
                 add("attribution", "acie", effect, site=f"layer {layer} att{head}", **more)
             add("attribution", "acie", 0.05 * layer, site=f"layer {layer} mlp", **more)
-            add("attribution", "acie", 0.15 * layer, site=f"layer {layer} resid", **more)
+            add("attribution", "acie", 0.15 * layer, site=f"layer {layer} block", **more)
 
 
 def ablate(add, success: float, rng: np.random.Generator) -> None:

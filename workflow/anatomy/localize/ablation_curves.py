@@ -17,7 +17,7 @@ from torch import Tensor
 
 from anatomy.interventions.hooks import Edit, zero
 from anatomy.interventions.last_position import ZERO, Change, Condition
-from anatomy.sites import Part, Site
+from anatomy.sites import Site, outputs
 
 
 def doublings(most: int) -> list[int]:
@@ -36,13 +36,13 @@ def part_counts(total: int, *, most: int = 8) -> list[int]:
 
 
 def zeroed(parts: Sequence[Site]) -> Condition:
-    """Each part's output is zero; of a layer (`resid`) that of its attention and of its MLP."""
-    return dict.fromkeys(_modules(parts), ZERO)
+    """Each part's output is zero; of a layer (`block`) that of its attention and of its MLP."""
+    return dict.fromkeys(_outputs(parts), ZERO)
 
 
 def zeroed_everywhere(parts: Sequence[Site]) -> dict[Site, Edit]:
     """The same at all positions, for `interventions.generate.greedy`."""
-    return dict.fromkeys(_modules(parts), zero)
+    return dict.fromkeys(_outputs(parts), zero)
 
 
 def subtracted(parts: Sequence[Site], own: Mapping[Site, Float[Tensor, "prompt width"]]) -> Condition:
@@ -78,7 +78,5 @@ def area(counts: Sequence[int], values: Float[np.ndarray, "count ..."]) -> Float
     return np.asarray(np.trapezoid(values, np.array(counts) / counts[-1], axis=0))
 
 
-def _modules(parts: Sequence[Site]) -> list[Site]:
-    """The sites themselves; for a layer its attention and its MLP."""
-    kinds: dict[str, tuple[Part, ...]] = {"resid": ("attn", "mlp")}
-    return [Site(s.layer, part, s.head) for s in parts for part in kinds.get(s.part, (s.part,))]
+def _outputs(parts: Sequence[Site]) -> list[Site]:
+    return [own for part in parts for own in outputs(part)]
