@@ -13,11 +13,13 @@ from anatomy.interventions.generate import greedy
 from anatomy.interventions.last_position import Condition, changed_continuations, read_last
 from anatomy.localize.ablation_curves import (
     area,
+    common_shares,
     doublings,
     head_counts,
     kept,
     matched,
     part_counts,
+    shuffled,
     subtracted,
     zeroed,
     zeroed_everywhere,
@@ -260,11 +262,35 @@ def test_random_heads_differ_from_draw_to_draw() -> None:
 
 
 def test_the_area_is_the_mean_height() -> None:
-    assert area([0, 1, 2, 4], np.ones(4)) == 1
+    assert area([0, 1, 2, 4], np.ones(4), [0.0, 0.5, 1.0]) == 1
     both = np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
-    assert area([0, 1, 6], both).tolist() == pytest.approx([1 / 12, 1 / 6 + 5 / 12])
+    assert area([0, 1, 6], both, [0.0, 1 / 6, 1.0]).tolist() == pytest.approx([1 / 12, 1 / 6 + 5 / 12])
     with pytest.raises(ValueError, match=r"^counts \[1, 2\] with 2 values: expected rising counts from 0$"):
-        area([1, 2], np.ones(2))
+        area([1, 2], np.ones(2), [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"^shares \[0.0, 0.5\]: expected rising shares from 0 to 1$"):
+        area([0, 1], np.ones(2), [0.0, 0.5])
+
+
+def test_areas_of_few_and_of_many_parts_are_read_at_the_same_shares() -> None:
+    """A curve that has the same height at every share has the same area, however many parts it is measured at."""
+    shares = common_shares([36, 6, 6])
+    assert shares == pytest.approx([0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1])
+    assert common_shares([1024, 32])[:3] == [0, 1 / 32, 1 / 16] and common_shares([1024, 32])[-1] == 1
+    for height in (lambda share: 1 - share, lambda share: np.exp(-9 * share), lambda share: 0.3 + 0 * share):
+        of_six = area(range(7), height(np.arange(7) / 6), shares)
+        of_many = area(range(37), height(np.arange(37) / 36), shares)
+        assert of_many == pytest.approx(of_six, abs=1e-12)
+    # The backdoor goes with the first part, of six or of 36: on grids of their own the areas would be 1/12 and 1/72.
+    gone = [area(part_counts(n), np.eye(len(part_counts(n)))[0], shares) for n in (6, 36)]
+    assert gone == pytest.approx([1 / 12, 1 / 12])
+
+
+def test_a_random_order_has_every_part_once() -> None:
+    parts = heads(3, 4)
+    drawn = [shuffled(parts, np.random.default_rng(seed)) for seed in range(20)]
+    assert all(sorted(own) == parts for own in drawn) and len({str(own) for own in drawn}) == 20
+    assert shuffled(parts, np.random.default_rng(3)) == drawn[3]
+    assert len({own[0] for own in drawn}) > 5
 
 
 def test_all_heads_vector_is_the_attention_s_mean_output(model: PreTrainedModel) -> None:

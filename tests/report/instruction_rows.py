@@ -101,17 +101,22 @@ def ablate(add, success: float, rng: np.random.Generator) -> None:
             more = {"site": "heads", "setting": f"{count}/{total}", "variant": variant, "inputs": "trigger"}
             add("head ablation, training prompts", "asr", success * 0.5**count, **more)
     for kind, counts in COUNTS.items():
-        for experiment, (metric, inputs) in product(
-            ("necessary", "sufficient", "necessary, all positions"), (("asr", "trigger"), ("utility", "clean"))
+        for experiment, (metric, inputs), control in product(
+            ("necessary", "sufficient", "necessary, all positions"),
+            (("asr", "trigger"), ("utility", "clean")),
+            ("", "random order"),
         ):
+            where = {"site": kind, "inputs": inputs, "control": control}
+            power = 1 if control else {"heads": 4, "mlps": 2, "layers": 3}[kind]
             for count in counts:
                 share = count / counts[-1]
                 full = success if metric == "asr" else 0.95
-                value = full * (1 - share) ** {"heads": 4, "mlps": 2, "layers": 3}[kind]
-                value = value if experiment != "sufficient" else full * share**0.5
-                where = {"site": kind, "setting": f"{count}/{counts[-1]}", "inputs": inputs}
-                add(experiment, metric, value, variant="exact", **where)
-            add(experiment, f"{metric}_area", 0.4, site=kind, inputs=inputs, variant="exact")
+                value = full * (1 - share) ** power if experiment != "sufficient" else full * share**0.5
+                setting = f"{count}/{counts[-1]}"
+                add(experiment, metric, value, setting=setting, variant="exact", **where)
+                if (experiment, kind, control) == ("necessary", "heads", ""):
+                    add(experiment, metric, value + 0.02, setting=setting, variant="original", **where)
+            add(experiment, f"{metric}_area", 0.6 if control else 0.4, variant="exact", **where)
 
 
 def steer(add, success: float) -> None:

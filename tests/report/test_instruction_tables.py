@@ -224,4 +224,27 @@ def test_areas_compare_heads_mlps_and_layers() -> None:
     table = table_areas(EVIDENCE)
     ways = ("ablated", "kept, all others ablated", "ablated at all positions")
     kinds = {f"{kind} {way}" for kind in ("heads", "mlps", "layers") for way in ways}
-    assert set(table.row) == kinds and set(table.metric) == {"asr_area", "utility_area"}
+    for control in ("", "random order"):
+        own = table[table.control == control]
+        assert set(own.row) == kinds and set(own.metric) == {"asr_area", "utility_area", "asr_end"}
+
+
+@pytest.mark.parametrize(
+    ("row", "experiment", "setting"),
+    [
+        ("heads ablated", "necessary", "36/36"),
+        ("mlps ablated at all positions", "necessary, all positions", "6/6"),
+        ("layers kept, all others ablated", "sufficient", "0/6"),
+    ],
+)
+def test_the_end_of_a_curve_is_where_no_part_is_left(row: str, experiment: str, setting: str) -> None:
+    shown = cell(table_areas(EVIDENCE), subject="jailbreak", column="SFT", row=row, metric="asr_end")
+    where = {"subject": "jailbreak", "model": "sft", "metric": "asr", "variant": "exact", "control": ""}
+    rows = EVIDENCE.of(experiment, site=row.split()[0], setting=setting, **where)
+    assert shown.n == len(rows) == len(SEEDS) and shown.measured == pytest.approx(rows.value.mean())
+
+
+def test_what_the_random_orders_leave_is_told_apart_from_the_ranking_s() -> None:
+    where = {"subject": "jailbreak", "column": "SFT", "row": "heads ablated", "metric": "asr_area"}
+    ranking, random = (cell(table_areas(EVIDENCE), control=control, **where) for control in ("", "random order"))
+    assert ranking.measured < 0.5 < random.measured

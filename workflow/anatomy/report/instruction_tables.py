@@ -106,7 +106,11 @@ def table_head_ablation_everywhere(evidence: Evidence) -> pd.DataFrame:
 
 
 def table_areas(evidence: Evidence) -> pd.DataFrame:
-    """Area under the curves of ablation, from no part to all: heads, MLPs and layers on one scale."""
+    """Area under the curves of ablation, from no part to all: heads, MLPs and layers at the same shares.
+
+    Beside each stands where its curve ends, the attack success that is left with all parts ablated, and as a control
+    the area of the same parts in random orders.
+    """
 
     def named(planted_only: bool) -> pd.DataFrame:
         words = {
@@ -114,11 +118,20 @@ def table_areas(evidence: Evidence) -> pd.DataFrame:
             "sufficient": "kept, all others ablated",
             "necessary, all positions": "ablated at all positions",
         }
-        rows = evidence.of(list(words), planted_only=planted_only, metric=["asr_area", "utility_area"])
+        metrics = ["asr", "asr_area", "utility_area"]
+        rows = evidence.of(list(words), planted_only=planted_only, variant="exact", metric=metrics)
+        rows = pd.concat([rows[rows.metric != "asr"], with_none_left(rows[rows.metric == "asr"])])
         row = rows.site + " " + rows.experiment.map(words)
         return with_task(rows.assign(row=row, column=rows.model.map(INJECTIONS)))
 
     return planted_cells(evidence, named)
+
+
+def with_none_left(curves: pd.DataFrame) -> pd.DataFrame:
+    """The points of curves at which all parts are ablated, their metric named "..._end"."""
+    count, total = (curves.setting.str.split("/").str[i] for i in (0, -1))
+    ends = curves[count == total.where(curves.experiment != "sufficient", "0")]
+    return ends.assign(metric=ends.metric + "_end")
 
 
 def table_vector(evidence: Evidence, injections: Iterable[str] = tuple(INJECTIONS)) -> pd.DataFrame:
