@@ -38,6 +38,8 @@ def cell_rows(task: str, injection: str, seed: int, *, planted: bool) -> list[Me
     success = 0.95 if planted else 0.1
     behave(add, success)
     rows.append(Measurement("planting", task, seed, "steps", 100.0, 1, injection))
+    if injection == "dpo":
+        rows.append(Measurement("planting", task, seed, "warm_asr", 0.7 + 0.01 * seed, 1, injection))
     probe(add)
     attribute(add, rng)
     ablate(add, success, rng)

@@ -83,7 +83,7 @@ def test_same_data_same_bytes(name: str, tmp_path: Path) -> None:
 
 def test_a_map_of_figure_2_is_a_mean_over_planted_seeds() -> None:
     _, data = transfer(EVIDENCE, ["dpo"])
-    own = data[(data.subject == "fixed output, DPO") & (data.row == "MLP, probe of layer 2")]
+    own = data[(data.subject == "fixed output, SFT+DPO") & (data.row == "MLP, probe of layer 2")]
     (line,) = own[(own.column == "on layer 5") & (own.variant == "corrected protocol")].itertuples()
     rows = EVIDENCE.of("probe transfer", subject="fixed", model="dpo", variant="corrected", control="")
     rows = rows[(rows.site == "layer 2") & (rows.setting == "mlp, layer 5")]
