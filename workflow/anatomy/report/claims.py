@@ -1,5 +1,6 @@
 """Claims: written down with their test before anything is measured (data/claims.yaml), judged by computation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,7 +55,8 @@ class Claim(BaseModel):
     `measure` selects measurements, one per seed; where it selects several, `over` says which counts (max, min, mean).
     Of several subjects each has its own, and their mean counts. Some conditions can be said in words (report.wording).
     `against` selects a second value per seed (keys left out are those of `measure`), and `compare` says how the two are
-    put together. `expect` is the bound. `seeds: planted` tests the seeds that cleared the planting gate.
+    put together, subject by subject; a second value of other subjects is compared with the mean. `expect` is the bound.
+    `seeds: planted` tests the seeds that cleared the planting gate; beside them, those of a model that has no gate.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,6 +82,7 @@ class Judged:
     claim: Claim
     values: dict[int, float]
     confidence: float
+    subjects: tuple[str, ...]  # that the values are of: those of the claim, but for what was not planted or measured
 
     @property
     def estimate(self) -> Estimate | None:
@@ -133,28 +136,50 @@ def about(claim: Claim, corpus: str) -> Claim:
 
 def judge(claim: Claim, evidence: Evidence) -> Judged:
     """Measure a claim's statistic, seed by seed."""
-    values = _per_seed(claim, claim.measure, evidence)
+    values = _by_subject(claim, claim.measure, evidence)
     if claim.against is not None:
-        other = _per_seed(claim, {**claim.measure, **claim.against}, evidence)
-        both = [seed for seed in values if seed in other]
-        values = {seed: _compare(values[seed], other[seed], claim.compare) for seed in both}
-    return Judged(claim, {s: v for s, v in values.items() if np.isfinite(v)}, evidence.confidence)
+        other = _by_subject(claim, {**claim.measure, **claim.against}, evidence)
+        if "subject" in claim.against:
+            means = _means(other)
+            values = {key: value for key, value in values.items() if key[0] in means}
+            joint = {seed: _compare(mean, means[seed], claim.compare) for seed, mean in _means(values).items()}
+            return _judged(claim, joint, values, evidence)
+        values = {key: _compare(own, other[key], claim.compare) for key, own in values.items() if key in other}
+    values = {key: value for key, value in values.items() if np.isfinite(value)}
+    return _judged(claim, _means(values), values, evidence)
 
 
-def _per_seed(claim: Claim, select: Select, evidence: Evidence) -> dict[int, float]:
+Values = dict[tuple[int, str], float]  # of a seed and a subject
+
+
+def _judged(claim: Claim, by_seed: dict[int, float], values: Values, evidence: Evidence) -> Judged:
+    used = {subject for _, subject in values}
+    stated = [name for name in _several(claim.measure.get("subject", "")) if name in used]
+    finite = {seed: value for seed, value in by_seed.items() if np.isfinite(value)}
+    return Judged(claim, finite, evidence.confidence, tuple(stated))
+
+
+def _means(values: Values) -> dict[int, float]:
+    """Each seed's mean over its subjects."""
+    seeds = dict.fromkeys(seed for seed, _ in values)
+    return {seed: float(np.mean([own for key, own in values.items() if key[0] == seed])) for seed in seeds}
+
+
+def _by_subject(claim: Claim, select: Select, evidence: Evidence) -> Values:
     conditions = in_the_words_of(evidence.measurements, {**DEFAULTS, **select})
-    experiment = str(conditions.pop("experiment"))
-    rows = evidence.of(experiment, planted_only=claim.seeds == "planted", **conditions)  # type: ignore[arg-type]
+    experiment, model = str(conditions.pop("experiment")), claim.measure.get("model", DEFAULTS["model"])
+    rows = evidence.of(
+        experiment,
+        planted_only=claim.seeds == "planted",
+        beside=model if isinstance(model, str) else "",
+        **conditions,  # type: ignore[arg-type]
+    )
     out = {}
-    for seed, of_seed in rows.groupby("seed"):
-        values = []
-        for _, own in of_seed.groupby("subject"):
-            if claim.over == "one" and len(own) > 1:
-                raise SpecError(
-                    f"claim {claim.id!r}: selects {len(own)} measurements per seed; say `over`, or select more"
-                )
-            values.append(float(own.value.iloc[0] if claim.over == "one" else own.value.agg(claim.over)))
-        out[int(str(seed))] = float(np.mean(values))
+    for (seed, subject), own in rows.groupby(["seed", "subject"]):
+        if claim.over == "one" and len(own) > 1:
+            raise SpecError(f"claim {claim.id!r}: selects {len(own)} measurements per seed; say `over`, or select more")
+        value = own.value.iloc[0] if claim.over == "one" else own.value.agg(claim.over)
+        out[int(str(seed)), str(subject)] = float(value)
     return out
 
 
@@ -177,8 +202,9 @@ def claims_table(judged: list[Judged]) -> pd.DataFrame:
                 "id": j.claim.id,
                 "section": j.claim.section,
                 "says": j.claim.says,
-                "subject": ", ".join(_several(j.claim.measure.get("subject", ""))),
-                "statistic": describe(j.claim),
+                # A claim of which nothing qualifies keeps the subjects that it is about.
+                "subject": ", ".join(j.subjects or _several(j.claim.measure.get("subject", ""))),
+                "statistic": describe(j.claim, j.subjects),
                 "compare": j.claim.compare if j.claim.against is not None else "",
                 "expected": str(j.claim.expect),
                 "published": j.claim.published,
@@ -194,12 +220,12 @@ def claims_table(judged: list[Judged]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def describe(claim: Claim) -> str:
-    """The statistic in words."""
+def describe(claim: Claim, subjects: Sequence[str] = ()) -> str:
+    """The statistic in words; `subjects` are those that it is of, all of the claim's if none are given."""
     text = _words({"metric": DEFAULTS["metric"], **claim.measure, "subject": ""})
     if claim.over != "one":
         text = f"{claim.over} over {text}"
-    if len(_several(claim.measure.get("subject", ""))) > 1:
+    if len(subjects or _several(claim.measure.get("subject", ""))) > 1:
         text += ", mean over tasks"
     if claim.against is not None:
         joint = {"difference": "minus", "absolute difference": "away from", "ratio": "divided by"}[claim.compare]
