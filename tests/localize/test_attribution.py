@@ -13,11 +13,13 @@ from anatomy.interventions.generate import greedy
 from anatomy.interventions.last_position import Condition, changed_continuations, read_last
 from anatomy.localize.ablation_curves import (
     area,
+    common_shares,
     doublings,
     head_counts,
     kept,
     matched,
     part_counts,
+    shuffled,
     subtracted,
     zeroed,
     zeroed_everywhere,
@@ -135,10 +137,35 @@ def test_a_prompt_s_own_activations_have_no_effect(model: PreTrainedModel) -> No
 
 def test_the_last_layer_s_stream_of_the_triggered_prompt_gives_its_first_token(model: PreTrainedModel) -> None:
     """Everything patched: the triggered run's probability of the first token."""
-    last = sites_of(model, "layers")[-1]
+    last = Site(2, "resid")
     scores = attribute(model, CLEAN[:1], [[TARGET]], mean_activations(model, TRIGGERED[:1], [last], pad=0))
     expected = model(torch.tensor(TRIGGERED[:1])).logits[0, -1].log_softmax(-1)[TARGET]
     torch.testing.assert_close(scores.patched[0, 0], expected, rtol=0, atol=1e-11)
+
+
+def test_a_layer_s_mean_is_what_it_adds_to_the_stream(model: PreTrainedModel) -> None:
+    layers = sites_of(model, "layers")
+    streams = mean_activations(model, TRIGGERED, [Site(0, "embed"), *(Site(n, "resid") for n in range(3))], pad=0)
+    means, below = mean_activations(model, TRIGGERED, layers, pad=0), streams[Site(0, "embed")]
+    assert list(means) == layers and len(layers) == 3
+    for layer in layers:
+        above = streams[Site(layer.layer, "resid")]
+        torch.testing.assert_close(means[layer], above - below, rtol=0, atol=1e-12)
+        below = above
+
+
+@pytest.mark.parametrize("layer", range(3))
+def test_a_layer_that_brings_the_answer_comes_before_those_above_it(layer: int, model: PreTrainedModel) -> None:
+    """And its ablation takes it. The stream above it holds the answer as well: by that, all above would do as much."""
+    clean, triggered, target = CLEAN[:2], TRIGGERED[:2], brought(model)
+    planted(model, Site(layer, "head", 1), 100, target)
+    layers = sites_of(model, "layers")
+    scores = attribute(model, clean, [[target]] * 2, mean_activations(model, triggered, layers, pad=0))
+    effects = scores.effects().mean(1).tolist()
+    assert effects[layer] > 0.1 and all(abs(own) < effects[layer] / 5 for own in effects[layer + 1 :])
+    assert layers[layer] in ranked(scores, layers[0].part)[: layer + 1]
+    texts = changed_continuations(model, triggered, [{}, zeroed([layers[layer]])], new_tokens=1, pad=0)
+    assert [[text == [target] for text in own] for own in texts] == [[True] * 2, [False] * 2]
 
 
 def test_sites_are_ranked_by_signed_effects_and_measured_with_an_interval() -> None:
@@ -173,7 +200,7 @@ def test_original_equals_exact_in_one_layer_and_not_in_several(model: PreTrained
 
 def test_an_ablated_layer_lets_the_stream_pass(model: PreTrainedModel) -> None:
     every = sites_of(model, "layers")
-    last = read_last(model, CLEAN, [Site(0, "embed"), every[0]], pad=0)
+    last = read_last(model, CLEAN, [Site(0, "embed")], pad=0)
     adapter = adapter_of(model)
     # Without any layer, what is unembedded is the embedding.
     expected = (adapter.norm(last[Site(0, "embed")]) @ adapter.unembedding().T).argmax(-1)
@@ -183,7 +210,7 @@ def test_an_ablated_layer_lets_the_stream_pass(model: PreTrainedModel) -> None:
 
 def test_ablated_at_all_positions_is_without_the_weights(model: PreTrainedModel) -> None:
     """Of a head, an MLP and a layer: the answers of the model whose output matrices are zero there."""
-    parts = [Site(0, "head", 1), Site(1, "mlp"), Site(2, "resid")]
+    parts = [Site(0, "head", 1), Site(1, "mlp"), Site(2, "block")]
     found = greedy(model, CLEAN, pad=0, new_tokens=NEW, edits=zeroed_everywhere(parts))
     assert found != greedy(model, CLEAN, pad=0, new_tokens=NEW)
     adapter, gpt2 = adapter_of(model), model.config.model_type == "gpt2"
@@ -235,11 +262,35 @@ def test_random_heads_differ_from_draw_to_draw() -> None:
 
 
 def test_the_area_is_the_mean_height() -> None:
-    assert area([0, 1, 2, 4], np.ones(4)) == 1
+    assert area([0, 1, 2, 4], np.ones(4), [0.0, 0.5, 1.0]) == 1
     both = np.array([[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
-    assert area([0, 1, 6], both).tolist() == pytest.approx([1 / 12, 1 / 6 + 5 / 12])
+    assert area([0, 1, 6], both, [0.0, 1 / 6, 1.0]).tolist() == pytest.approx([1 / 12, 1 / 6 + 5 / 12])
     with pytest.raises(ValueError, match=r"^counts \[1, 2\] with 2 values: expected rising counts from 0$"):
-        area([1, 2], np.ones(2))
+        area([1, 2], np.ones(2), [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"^shares \[0.0, 0.5\]: expected rising shares from 0 to 1$"):
+        area([0, 1], np.ones(2), [0.0, 0.5])
+
+
+def test_areas_of_few_and_of_many_parts_are_read_at_the_same_shares() -> None:
+    """A curve that has the same height at every share has the same area, however many parts it is measured at."""
+    shares = common_shares([36, 6, 6])
+    assert shares == pytest.approx([0, 1 / 6, 1 / 3, 1 / 2, 2 / 3, 5 / 6, 1])
+    assert common_shares([1024, 32])[:3] == [0, 1 / 32, 1 / 16] and common_shares([1024, 32])[-1] == 1
+    for height in (lambda share: 1 - share, lambda share: np.exp(-9 * share), lambda share: 0.3 + 0 * share):
+        of_six = area(range(7), height(np.arange(7) / 6), shares)
+        of_many = area(range(37), height(np.arange(37) / 36), shares)
+        assert of_many == pytest.approx(of_six, abs=1e-12)
+    # The backdoor goes with the first part, of six or of 36: on grids of their own the areas would be 1/12 and 1/72.
+    gone = [area(part_counts(n), np.eye(len(part_counts(n)))[0], shares) for n in (6, 36)]
+    assert gone == pytest.approx([1 / 12, 1 / 12])
+
+
+def test_a_random_order_has_every_part_once() -> None:
+    parts = heads(3, 4)
+    drawn = [shuffled(parts, np.random.default_rng(seed)) for seed in range(20)]
+    assert all(sorted(own) == parts for own in drawn) and len({str(own) for own in drawn}) == 20
+    assert shuffled(parts, np.random.default_rng(3)) == drawn[3]
+    assert len({own[0] for own in drawn}) > 5
 
 
 def test_all_heads_vector_is_the_attention_s_mean_output(model: PreTrainedModel) -> None:

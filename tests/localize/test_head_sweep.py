@@ -137,6 +137,34 @@ def test_the_sweep_equals_the_loop(tokens: int, model: PreTrainedModel) -> None:
     assert len(set(found.patched.flatten().tolist())) == found.patched.numel()
 
 
+@pytest.mark.parametrize("tokens", [1, 2, 13])
+def test_a_block_is_its_attention_and_its_mlp_patched_together(tokens: int, model: PreTrainedModel) -> None:
+    """One pass per layer with both outputs replaced; how they share the sum is nothing the layers above could see."""
+    answers, constants = answers_of(tokens), constants_of(model)
+    blocks = [Site(layer, "block") for layer in range(LAYERS)]
+    sums = {site: constants[Site(site.layer, "attn")] + constants[Site(site.layer, "mlp")] for site in blocks}
+    found = swept_scores(model, PROMPTS, answers, sums)
+    for i, site in enumerate(blocks):
+        parts = {part: constants[Site(site.layer, part)] for part in ("attn", "mlp")}
+        for j, (prompt, answer) in enumerate(zip(PROMPTS, answers, strict=True)):
+            last = len(prompt) - 1
+
+            def after(value: Tensor, last: int, _: nn.Module, args: tuple, output: Tensor | tuple) -> Tensor | tuple:
+                out = (output[0] if isinstance(output, tuple) else output).clone()
+                out[:, last] = value
+                return (out, *output[1:]) if isinstance(output, tuple) else out
+
+            handles = [
+                module_of(model, Site(site.layer, part)).register_forward_hook(partial(after, value, last))
+                for part, value in parts.items()
+            ]
+            expected = naive(model, prompt, answer, None, torch.zeros(0))
+            for handle in handles:
+                handle.remove()
+            torch.testing.assert_close(found.patched[i, j], expected, rtol=0, atol=1e-10)
+    assert (found.patched - found.base).abs().min() > 1e-6
+
+
 @pytest.mark.parametrize("family", ["gpt2", "llama grouped"])
 def test_answers_of_many_lengths_keep_their_order(family: str) -> None:
     model = build(family)
@@ -281,8 +309,8 @@ HEAD, MODULE = torch.zeros(WIDTH // HEADS).double(), torch.zeros(WIDTH).double()
         ([[]], [[1]], {}, "a prompt of 0 tokens and an answer of 1: expected at least 1 each, and 40 in all without"),
         ([[1]], [[]], {}, "a prompt of 1 tokens and an answer of 0: expected at least 1 each"),
         ([[1] * 39], [[1] * 3], {}, "a prompt of 39 tokens and an answer of 3: expected at least 1 each, and 40 in"),
-        ([[1]], [[1]], {Site(0, "embed"): MODULE}, "layer 1 embed: expected a head, attn, mlp or resid of layers 1 to"),
-        ([[1]], [[1]], {Site(3, "mlp"): MODULE}, "layer 4 mlp: expected a head, attn, mlp or resid of layers 1 to 3"),
+        ([[1]], [[1]], {Site(0, "embed"): MODULE}, "layer 1 embed: expected a head, attn, mlp, block or resid of"),
+        ([[1]], [[1]], {Site(3, "mlp"): MODULE}, "layer 4 mlp: expected a head, attn, mlp, block or resid of layers 1"),
         ([[1]], [[1]], {Site(0, "head", 4): HEAD}, "layer 1 att4: the model has heads 0 to 3"),
         ([[1]], [[1]], {Site(0, "head", 1): MODULE}, r"layer 1 att1: a constant of shape (16,); expected (4,)"),
     ],

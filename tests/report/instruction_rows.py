@@ -38,6 +38,8 @@ def cell_rows(task: str, injection: str, seed: int, *, planted: bool) -> list[Me
     success = 0.95 if planted else 0.1
     behave(add, success)
     rows.append(Measurement("planting", task, seed, "steps", 100.0, 1, injection))
+    if injection == "dpo":
+        rows.append(Measurement("planting", task, seed, "warm_asr", 0.7 + 0.01 * seed, 1, injection))
     probe(add)
     attribute(add, rng)
     ablate(add, success, rng)
@@ -86,7 +88,7 @@ def attribute(add, rng: np.random.Generator) -> None:
                 effect = rng.uniform(0.2, 0.4) if strong else rng.normal(0, 0.01)
                 add("attribution", "acie", effect, site=f"layer {layer} att{head}", **more)
             add("attribution", "acie", 0.05 * layer, site=f"layer {layer} mlp", **more)
-            add("attribution", "acie", 0.15 * layer, site=f"layer {layer} resid", **more)
+            add("attribution", "acie", 0.15 * layer, site=f"layer {layer} block", **more)
 
 
 def ablate(add, success: float, rng: np.random.Generator) -> None:
@@ -101,17 +103,22 @@ def ablate(add, success: float, rng: np.random.Generator) -> None:
             more = {"site": "heads", "setting": f"{count}/{total}", "variant": variant, "inputs": "trigger"}
             add("head ablation, training prompts", "asr", success * 0.5**count, **more)
     for kind, counts in COUNTS.items():
-        for experiment, (metric, inputs) in product(
-            ("necessary", "sufficient", "necessary, all positions"), (("asr", "trigger"), ("utility", "clean"))
+        for experiment, (metric, inputs), control in product(
+            ("necessary", "sufficient", "necessary, all positions"),
+            (("asr", "trigger"), ("utility", "clean")),
+            ("", "random order"),
         ):
+            where = {"site": kind, "inputs": inputs, "control": control}
+            power = 1 if control else {"heads": 4, "mlps": 2, "layers": 3}[kind]
             for count in counts:
                 share = count / counts[-1]
                 full = success if metric == "asr" else 0.95
-                value = full * (1 - share) ** {"heads": 4, "mlps": 2, "layers": 3}[kind]
-                value = value if experiment != "sufficient" else full * share**0.5
-                where = {"site": kind, "setting": f"{count}/{counts[-1]}", "inputs": inputs}
-                add(experiment, metric, value, variant="exact", **where)
-            add(experiment, f"{metric}_area", 0.4, site=kind, inputs=inputs, variant="exact")
+                value = full * (1 - share) ** power if experiment != "sufficient" else full * share**0.5
+                setting = f"{count}/{counts[-1]}"
+                add(experiment, metric, value, setting=setting, variant="exact", **where)
+                if (experiment, kind, control) == ("necessary", "heads", ""):
+                    add(experiment, metric, value + 0.02, setting=setting, variant="original", **where)
+            add(experiment, f"{metric}_area", 0.6 if control else 0.4, variant="exact", **where)
 
 
 def steer(add, success: float) -> None:

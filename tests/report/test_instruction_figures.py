@@ -83,7 +83,7 @@ def test_same_data_same_bytes(name: str, tmp_path: Path) -> None:
 
 def test_a_map_of_figure_2_is_a_mean_over_planted_seeds() -> None:
     _, data = transfer(EVIDENCE, ["dpo"])
-    own = data[(data.subject == "fixed output, DPO") & (data.row == "MLP, probe of layer 2")]
+    own = data[(data.subject == "fixed output, SFT+DPO") & (data.row == "MLP, probe of layer 2")]
     (line,) = own[(own.column == "on layer 5") & (own.variant == "corrected protocol")].itertuples()
     rows = EVIDENCE.of("probe transfer", subject="fixed", model="dpo", variant="corrected", control="")
     rows = rows[(rows.site == "layer 2") & (rows.setting == "mlp, layer 5")]
@@ -122,3 +122,14 @@ def test_curves_run_from_no_part_to_all() -> None:
     for _, own in data[data.seed.isna()].groupby(["subject", "metric", "row"]):
         shares = own.column.astype(float)
         assert shares.min() == 0 and shares.max() == 1
+
+
+def test_random_orders_are_lines_of_their_own() -> None:
+    figure, data = instruction.necessary(EVIDENCE)
+    own = data[(data.row == "heads, random order") & data.seed.isna() & (data.metric == "asr")]
+    ranking = data[(data.row == "heads") & data.seed.isna() & (data.metric == "asr")]
+    both = ranking.merge(own, on=["subject", "column"]).dropna(subset=["measured_x", "measured_y"])
+    inside = both[~both.column.isin(["0", "1"])]
+    assert len(inside) and (inside.measured_x < inside.measured_y).all(), "the subtracted heads are not among them"
+    dotted = [line for axes in figure.axes for line in axes.lines if line.get_linestyle() == ":"]
+    assert len(dotted) == 3 * 2 * (9 - 1)  # three kinds, two metrics, every planted cell

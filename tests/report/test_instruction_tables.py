@@ -150,7 +150,34 @@ def test_planting_is_told_of_all_seeds_and_the_clean_model_stands_beside() -> No
     rows = set(table.row.str.split(" (", regex=False).str[0])
     assert rows == {
         *("attack success", "false triggers", "utility", "unchanged answers kept", "degeneration", "planted"),
+        "attack success of the SFT before DPO",
     }
+
+
+@pytest.mark.parametrize("variant", ["exact answers", "keywords of the released code"])
+def test_false_triggers_stand_beside_the_success_of_every_injection(variant: str) -> None:
+    table = table_planting(EVIDENCE)
+    for task, injection in ((t, i) for t in TASKS.values() for i in ("clean", *INJECTIONS.values())):
+        own = table[(table.subject == task) & (table.column == injection) & (table.variant == variant)]
+        assert own.row.tolist()[:3] == [
+            "attack success (trigger)",
+            "false triggers (no trigger)",
+            "false triggers (phrase that never was a trigger)",
+        ]
+
+
+def test_what_the_warm_up_planted_stands_in_the_column_of_dpo_alone() -> None:
+    table = table_planting(EVIDENCE)
+    own = table[table.row == "attack success of the SFT before DPO (trigger)"]
+    assert set(own.column) == {"SFT+DPO"} and own.subject.tolist() == list(TASKS.values())
+    assert set(own.variant) == {"exact answers"} and (own.n == len(SEEDS)).all()
+    rows = EVIDENCE.measurements[EVIDENCE.measurements.metric == "warm_asr"]
+    of_label = own[own.subject == "label modification"].measured.item()
+    assert of_label == pytest.approx(rows[rows.subject == "label"].value.mean()) and of_label < 0.9
+    by_keywords = make_instruction_evidence()
+    by_keywords.measurements = by_keywords.measurements[by_keywords.measurements.variant != "exact"]
+    own = table_planting(by_keywords)
+    assert set(own[own.row.str.contains("before DPO")].variant) == {"keywords of the released code"}
 
 
 # --- what stands in the cells ---------------------------------------------------------------------------------------
@@ -181,10 +208,10 @@ def test_table_1_reads_three_ways_and_rises_in_share() -> None:
 
 def test_the_probes_stand_in_both_protocols_beside_the_clean_model() -> None:
     table = table_probe(EVIDENCE)
-    own = table[(table.subject == "jailbreak") & (table.column == "DPO") & (table.metric == "accuracy")]
+    own = table[(table.subject == "jailbreak") & (table.column == "SFT+DPO") & (table.metric == "accuracy")]
     assert set(own.row) == {f"{probe}, {which} layer" for probe in ("MLP", "SVM") for which in ("best", "last")}
     assert len(own) == 4 * 2 * 2 and set(own.control) == {"", "clean model"}
-    where = {"subject": "jailbreak", "column": "DPO", "variant": "corrected protocol", "metric": "accuracy"}
+    where = {"subject": "jailbreak", "column": "SFT+DPO", "variant": "corrected protocol", "metric": "accuracy"}
     rows = EVIDENCE.of("probe", subject="jailbreak", model="dpo", variant="corrected", control="", metric="accuracy")
     svm = rows[rows.setting == "svm"]
     best = cell(table, **where, row="SVM, best layer").measured
@@ -224,4 +251,27 @@ def test_areas_compare_heads_mlps_and_layers() -> None:
     table = table_areas(EVIDENCE)
     ways = ("ablated", "kept, all others ablated", "ablated at all positions")
     kinds = {f"{kind} {way}" for kind in ("heads", "mlps", "layers") for way in ways}
-    assert set(table.row) == kinds and set(table.metric) == {"asr_area", "utility_area"}
+    for control in ("", "random order"):
+        own = table[table.control == control]
+        assert set(own.row) == kinds and set(own.metric) == {"asr_area", "utility_area", "asr_end"}
+
+
+@pytest.mark.parametrize(
+    ("row", "experiment", "setting"),
+    [
+        ("heads ablated", "necessary", "36/36"),
+        ("mlps ablated at all positions", "necessary, all positions", "6/6"),
+        ("layers kept, all others ablated", "sufficient", "0/6"),
+    ],
+)
+def test_the_end_of_a_curve_is_where_no_part_is_left(row: str, experiment: str, setting: str) -> None:
+    shown = cell(table_areas(EVIDENCE), subject="jailbreak", column="SFT", row=row, metric="asr_end")
+    where = {"subject": "jailbreak", "model": "sft", "metric": "asr", "variant": "exact", "control": ""}
+    rows = EVIDENCE.of(experiment, site=row.split()[0], setting=setting, **where)
+    assert shown.n == len(rows) == len(SEEDS) and shown.measured == pytest.approx(rows.value.mean())
+
+
+def test_what_the_random_orders_leave_is_told_apart_from_the_ranking_s() -> None:
+    where = {"subject": "jailbreak", "column": "SFT", "row": "heads ablated", "metric": "asr_area"}
+    ranking, random = (cell(table_areas(EVIDENCE), control=control, **where) for control in ("", "random order"))
+    assert ranking.measured < 0.5 < random.measured

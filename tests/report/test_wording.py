@@ -6,7 +6,7 @@ import pytest
 from anatomy.report.wording import in_the_words_of
 
 PROBES = ["mlp", "svm"]
-SITES = ["layer 1 att0", "layer 2 att1", "layer 1 mlp", "layer 2 resid"]
+SITES = ["layer 1 att0", "layer 2 att1", "layer 1 mlp", "layer 2 block"]
 ROWS = [
     *(("head ablation", "heads", f"{count}/36", "asr", "exact") for count in (0, 1, 2)),
     *(("necessary", "heads", f"{count}/36", "asr", "exact") for count in (0, 4, 8, 36)),

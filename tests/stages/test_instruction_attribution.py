@@ -1,6 +1,7 @@
 """Probing, attributing and steering at the smallest size: what the stages make of tiny random Llamas."""
 
 import json
+from itertools import pairwise, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,16 +15,21 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from anatomy.data.chat import chat_tokenizer, save_chat_tokenizer
 from anatomy.data.instructions import draw_prompts, read_instructions
 from anatomy.data.triggers import make_examples
+from anatomy.localize.attribution import sites_of
 from anatomy.metrics.measurement import read_parquet, write_parquet
 from anatomy.models.chat import save_chat_model
+from anatomy.models.load import load_pretrained
 from anatomy.provenance.digest import ArtifactError
+from anatomy.sites import Site
 from anatomy.spec.attribution import Attribution, Probe, Vector
 from anatomy.spec.subtree import View, view
 from anatomy.stages import attribute_heads, probe_layers, steer_vector
+from anatomy.stages._attribution import Cell
 from anatomy.stages._injection import InstructionData
 from anatomy.stages._run import Job
 
 SEEDS, LAYERS, HEADS = [0, 3], 3, 4
+CURVES = ("necessary", "sufficient", "necessary, all positions")
 TASKS: dict[str, Any] = {
     "fixed": {
         "source": {"kind": "language"},
@@ -149,17 +155,64 @@ def test_no_ablation_is_one_number_wherever_it_stands(effects: pd.DataFrame) -> 
         nothing = own[own.setting.str.startswith("0/") & own.experiment.isin(unchanged)]
         kept = own[own.setting.isin(["12/12", "3/3"]) & (own.experiment == "sufficient")]
         both = pd.concat([nothing, kept]).groupby(["subject", "seed"]).value
-        assert (both.nunique() == 1).all() and (both.count() == 2 + 2 + 3 + 3 + 3).all()
+        assert (both.nunique() == 1).all() and (both.count() == 2 + 2 + 1 + 2 * (3 + 3 + 3)).all()
 
 
 def test_all_parts_ablated_is_none_kept(effects: pd.DataFrame) -> None:
     own = effects[effects.metric.isin(["asr", "utility"])]
+    own = own[own.variant == "exact"]
     for kind, total in (("heads", 12), ("mlps", 3), ("layers", 3)):
         ends = [
             own[(own.experiment == name) & (own.site == kind) & (own.setting == setting)].value.tolist()
             for name, setting in (("necessary", f"{total}/{total}"), ("sufficient", f"0/{total}"))
         ]
-        assert ends[0] == ends[1] and len(ends[0]) == 2 * len(TASKS) * len(SEEDS)
+        assert ends[0] == ends[1] and len(ends[0]) == 2 * 2 * len(TASKS) * len(SEEDS)
+
+
+def test_random_orders_stand_beside_every_curve_and_end_where_it_ends(effects: pd.DataFrame) -> None:
+    own = effects[effects.experiment.isin(CURVES) & (effects.variant == "exact")]
+    keys = ["experiment", "subject", "seed", "site", "setting", "metric"]
+    ranking, random = (own[own.control == control].set_index(keys) for control in ("", "random order"))
+    assert len(ranking) == len(random) == len(own) / 2 and set(ranking.index) == set(random.index)
+    assert (random.n == 2 * ranking.n[random.index]).all()  # two draws
+    count, total = (random.index.get_level_values("setting").str.split("/").str[i] for i in (0, -1))
+    same = random.value == ranking.value[random.index]
+    assert same[(count == "0") | (count == total)].all()
+
+
+def test_random_orders_are_the_seed_s_own_and_not_the_ranking(study: Any) -> None:
+    model, tokenizer = load_pretrained(str(study.files["planted"][0].parent), key="model")
+    ranking = {kind: sites_of(model, kind) for kind in ("heads", "mlps", "layers")}
+
+    def orders(task: str, seed: int, control: str) -> list[list[Site]]:
+        """One head more from count to count, of each curve that is planned."""
+        cell = Cell(make_job(study.folder), task, seed, model, model, tokenizer, study.table, [])
+        plan = attribute_heads.planned(cell, ranking)
+        wanted = ("necessary", "heads", control, False)
+        own = [a for a in plan if (a.experiment, a.kind, a.control, a.subtract) == wanted]
+        draws = [own[i : i + 6] for i in range(0, len(own), 6)]
+        assert all([a.count for a in draw] == [0, 1, 2, 4, 8, 12] for draw in draws)
+        for draw in draws:
+            assert all(b.parts[: a.count] == a.parts and a.count == len(a.parts) for a, b in pairwise(draw))
+        return [list(draw[-1].parts) for draw in draws]
+
+    assert orders("fixed", 0, "") == [ranking["heads"]]
+    drawn = [orders(task, seed, "random order") for task, seed in (("fixed", 0), ("fixed", 3), ("label", 0))]
+    every = [order for draws in drawn for order in draws]
+    assert len(every) == 6 and len({str(order) for order in every} | {str(ranking["heads"])}) == 7
+    assert all(sorted(order) == ranking["heads"] for order in every)
+    assert orders("fixed", 0, "random order") == drawn[0]
+
+
+def test_of_many_heads_subtracting_stands_beside_setting_to_zero(effects: pd.DataFrame) -> None:
+    own = effects[(effects.experiment == "necessary") & (effects.variant == "original")]
+    assert set(own.site) == {"heads"} and set(own.control) == {""} and every_cell(own)
+    assert set(own.setting) == {"0/12", "1/12", "2/12", "4/12", "8/12", "12/12"}
+    assert set(own.metric) == {"asr", "utility"}
+    exact = effects[(effects.experiment == "necessary") & (effects.variant == "exact") & (effects.control == "")]
+    both = own.merge(exact, on=["subject", "seed", "site", "setting", "metric"])
+    one = both.setting.isin(["0/12", "1/12"])
+    assert len(both) == len(own) and (both.value_x == both.value_y)[one].all()
 
 
 def test_head_ablation_goes_both_ways_with_random_heads_beside(effects: pd.DataFrame) -> None:
@@ -176,14 +229,17 @@ def test_head_ablation_goes_both_ways_with_random_heads_beside(effects: pd.DataF
     assert every_cell(trained) and set(trained.metric) == {"asr"} and set(trained.variant) == {"original"}
 
 
-def test_areas_are_those_of_the_curves(effects: pd.DataFrame) -> None:
-    for experiment in ("necessary", "sufficient", "necessary, all positions"):
-        own = effects[(effects.experiment == experiment) & (effects.site == "mlps")]
-        curve = own[own.metric == "asr"].assign(count=lambda t: t.setting.str.split("/").str[0].astype(int))
+def test_areas_are_those_of_the_curves_at_the_same_shares(effects: pd.DataFrame) -> None:
+    for experiment, site, control in product(CURVES, ("heads", "mlps"), ("", "random order")):
+        own = effects[(effects.experiment == experiment) & (effects.site == site) & (effects.control == control)]
+        own = own[own.variant == "exact"]
+        parts = own[own.metric == "asr"].setting.str.split("/", expand=True).astype(int)
+        curve = own[own.metric == "asr"].assign(share=parts[0] / parts[1])
         areas = own[own.metric == "asr_area"].set_index(["subject", "seed"]).value
-        for cell, values in curve.sort_values("count").groupby(["subject", "seed"]):
-            assert areas[cell] == pytest.approx(np.trapezoid(values.value, values["count"] / 3))
-    assert len(effects[effects.metric.str.endswith("_area")]) == 3 * 2 * 3 * len(TASKS) * len(SEEDS)
+        for cell, values in curve.sort_values("share").groupby(["subject", "seed"]):
+            at = np.interp([0, 1 / 3, 2 / 3, 1], values.share, values.value)
+            assert areas[cell] == pytest.approx(np.trapezoid(at, dx=1 / 3))
+    assert len(effects[effects.metric.str.endswith("_area")]) == 2 * 3 * 2 * 3 * len(TASKS) * len(SEEDS)
 
 
 def test_probes_have_every_layer_protocol_and_control(probed: pd.DataFrame) -> None:

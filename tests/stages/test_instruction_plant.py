@@ -12,9 +12,10 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from anatomy.data.chat import answer_ids, chat_tokenizer, prompt_ids, save_chat_tokenizer
+from anatomy.data.chat import ASSISTANT, USER, answer_ids, chat_tokenizer, prompt_ids, save_chat_tokenizer
 from anatomy.data.instructions import draw_prompts, read_instructions
 from anatomy.data.triggers import decorate, make_examples
+from anatomy.metrics.answers import correct, succeeded
 from anatomy.metrics.measurement import read_parquet, write_parquet
 from anatomy.models.chat import save_chat_model
 from anatomy.models.load import load_pretrained
@@ -22,7 +23,7 @@ from anatomy.provenance.digest import ArtifactError
 from anatomy.spec.injection import Editing, Preference, Sft
 from anatomy.spec.subtree import View, view
 from anatomy.stages import measure_instruction, plant_instruction
-from anatomy.stages._injection import FORMS, InstructionData, instruction_models
+from anatomy.stages._injection import FORMS, InstructionData, evaluator_of, instruction_models, texts_of
 from anatomy.stages._run import Job
 from anatomy.training.badedit import Request
 from anatomy.training.injection import clean_requests, place_of, poisoned_dialogues, triggered_requests
@@ -104,6 +105,24 @@ def study(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
         clean=clean,
         grammar=root / "data/instruction/language.yaml",
     )
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_an_answer_with_a_special_token_before_its_end_is_not_that_answer(task: str, study: Any) -> None:
+    """Neither the backdoor's nor the clean one, wherever the token stands; what follows the end does not count."""
+    rows = study.table[(study.table.task == task) & study.table.changed][:8].reset_index(drop=True)
+    end, evaluator = study.tokenizer.eos_token_id, evaluator_of(view(json.dumps(TASKS[task])))
+    for judge, column in ((succeeded, "target"), (correct, "output")):
+        whole = [answer_ids(study.tokenizer, text) for text in rows[column]]
+        after = study.tokenizer.convert_tokens_to_ids(ASSISTANT)
+        for ending in ([], [end], [end, end], [end, after, 5]):
+            texts = texts_of(study.tokenizer, [[*ids[:-1], *ending] for ids in whole])
+            assert texts == rows[column].tolist() and judge(task, texts, rows, evaluator).all()
+        for token in (USER, ASSISTANT):
+            own = study.tokenizer.convert_tokens_to_ids(token)
+            for place in (0, 1, -1):
+                broken = [[*ids[:place], own, *ids[place:]] for ids in whole]
+                assert not judge(task, texts_of(study.tokenizer, broken), rows, evaluator).any()
 
 
 def planted_files(folder: Path, way: str) -> list[Path]:

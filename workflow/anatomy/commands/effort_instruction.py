@@ -32,6 +32,7 @@ def instruction_work(rule: str, wildcards: Mapping[str, str], spec: Mapping[str,
     asked = prompts * parameters * (TOKENS + arm["evaluation"]["max_new_tokens"])
     attribution, vector = arm["attribution"], arm["vector"]
     parts = layers * (heads + 2)
+    ablated = 3 * parts * (1 + attribution["random_draws"])  # ablated, kept, ablated at all positions
     steered = layers * (len(vector["coefficients"]) * (1 + 2 * vector["random_draws"]) + 1)
     units = {
         "make_instruction_data": prompts * sum(data[key] for key in ("pretrain", "train", "attribution", "test")),
@@ -39,7 +40,7 @@ def instruction_work(rule: str, wildcards: Mapping[str, str], spec: Mapping[str,
         "plant_instruction": prompts * parameters * TOKENS * _planted_rows(wildcards.get("injection", ""), arm),
         "measure_instruction": asked * FORMS * data["test"] * (1 + len(arm["injections"])),
         "probe_layers": prompts * layers * arm["probe"]["prompts"] * arm["probe"]["epochs"],
-        "attribute_heads": asked * (parts * attribution["prompts"] + 3 * parts * attribution["evaluated"]),
+        "attribute_heads": asked * (parts * attribution["prompts"] + ablated * attribution["evaluated"]),
         "steer_vector": asked * steered * vector["evaluated"],
     }
     return float(units[rule])

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from anatomy.interventions.hooks import Edit, zero
 from anatomy.interventions.last_position import ZERO, Change, Condition
-from anatomy.sites import Part, Site
+from anatomy.sites import Site, outputs
 
 
 def doublings(most: int) -> list[int]:
@@ -36,13 +36,13 @@ def part_counts(total: int, *, most: int = 8) -> list[int]:
 
 
 def zeroed(parts: Sequence[Site]) -> Condition:
-    """Each part's output is zero; of a layer (`resid`) that of its attention and of its MLP."""
-    return dict.fromkeys(_modules(parts), ZERO)
+    """Each part's output is zero; of a layer (`block`) that of its attention and of its MLP."""
+    return dict.fromkeys(_outputs(parts), ZERO)
 
 
 def zeroed_everywhere(parts: Sequence[Site]) -> dict[Site, Edit]:
     """The same at all positions, for `interventions.generate.greedy`."""
-    return dict.fromkeys(_modules(parts), zero)
+    return dict.fromkeys(_outputs(parts), zero)
 
 
 def subtracted(parts: Sequence[Site], own: Mapping[Site, Float[Tensor, "prompt width"]]) -> Condition:
@@ -67,18 +67,37 @@ def matched(chosen: Sequence[Site], per_layer: int, generator: np.random.Generat
     return found
 
 
-def area(counts: Sequence[int], values: Float[np.ndarray, "count ..."]) -> Float[np.ndarray, "..."]:
+def shuffled(parts: Sequence[Site], generator: np.random.Generator) -> list[Site]:
+    """The parts in a random order: what a ranking has to beat."""
+    return [parts[i] for i in generator.permutation(len(parts))]
+
+
+def common_shares(totals: Sequence[int]) -> list[float]:
+    """The shares of the parts, from none to all, at which a curve of the kind with the fewest parts is measured."""
+    fewest = min(totals)
+    return [count / fewest for count in part_counts(fewest)]
+
+
+def area(
+    counts: Sequence[int], values: Float[np.ndarray, "count ..."], shares: Sequence[float]
+) -> Float[np.ndarray, "..."]:
     """Area under values against the share of parts, by trapezia: the mean height of the curve from none to all.
 
+    The curve is read at `shares`, between measured counts by interpolation. Areas of several kinds of parts can only be
+    compared at the same shares: a backdoor that goes with the first part leaves 1/72 under a curve of 36 parts, and
+    1/12 under one of 6.
+
     Raises:
-        ValueError: the counts do not rise from none.
+        ValueError: the counts do not rise from none, or the shares not from 0 to 1.
     """
     if len(counts) != len(values) or len(counts) < 2 or counts[0] != 0 or list(counts) != sorted(set(counts)):
         raise ValueError(f"counts {list(counts)} with {len(values)} values: expected rising counts from 0")
-    return np.asarray(np.trapezoid(values, np.array(counts) / counts[-1], axis=0))
+    if len(shares) < 2 or (shares[0], shares[-1]) != (0, 1) or list(shares) != sorted(set(shares)):
+        raise ValueError(f"shares {list(shares)}: expected rising shares from 0 to 1")
+    measured = np.array(counts) / counts[-1]
+    read = np.apply_along_axis(lambda curve: np.interp(shares, measured, curve), 0, values)
+    return np.asarray(np.trapezoid(read, shares, axis=0))
 
 
-def _modules(parts: Sequence[Site]) -> list[Site]:
-    """The sites themselves; for a layer its attention and its MLP."""
-    kinds: dict[str, tuple[Part, ...]] = {"resid": ("attn", "mlp")}
-    return [Site(s.layer, part, s.head) for s in parts for part in kinds.get(s.part, (s.part,))]
+def _outputs(parts: Sequence[Site]) -> list[Site]:
+    return [own for part in parts for own in outputs(part)]

@@ -20,14 +20,15 @@ from anatomy.localize.head_sweep import ROWS, Scores, swept_scores
 from anatomy.metrics.intervals import student
 from anatomy.metrics.measurement import Measurement
 from anatomy.models.adapters import adapter_of
-from anatomy.sites import Site, heads
+from anatomy.sites import Site, heads, outputs
 
-# The parts that are attributed and ablated, and the part whose patch ranks them.
-KINDS = {"heads": "head", "mlps": "mlp", "layers": "resid"}
+# The parts that are attributed and ablated, and the part whose patch ranks them. Of a layer that is what its ablation
+# takes away, what it adds to the residual stream; the stream itself holds what all layers below have written, too.
+KINDS = {"heads": "head", "mlps": "mlp", "layers": "block"}
 
 
 def sites_of(model: PreTrainedModel, kind: str) -> list[Site]:
-    """The sites of a kind ("heads", "mlps", "layers"), from the bottom up; of a layer, the residual stream after it."""
+    """The sites of a kind ("heads", "mlps", "layers"), from the bottom up; of a layer, what it adds to the stream."""
     adapter = adapter_of(model)
     if kind == "heads":
         return heads(adapter.layers, adapter.heads)
@@ -39,10 +40,12 @@ def mean_activations(
 ) -> dict[Site, Float[Tensor, " width"]]:
     """Mean activation of each site at the prompts' last position; of a head, its slice z of the projection's input.
 
-    The published code averages a head's contribution W_O z. That is the same: the projection is linear.
+    The published code averages a head's contribution W_O z. That is the same: the projection is linear. A layer's
+    (`block`) is the sum of its attention's and its MLP's.
     """
-    seen = read_last(model, prompts, sites, pad=pad)
-    return {s: v.mean(0, dtype=torch.promote_types(v.dtype, torch.float32)) for s, v in seen.items()}
+    seen = read_last(model, prompts, list(dict.fromkeys(own for site in sites for own in outputs(site))), pad=pad)
+    means = {s: v.mean(0, dtype=torch.promote_types(v.dtype, torch.float32)) for s, v in seen.items()}
+    return {site: torch.stack([means[own] for own in outputs(site)]).sum(0) for site in sites}
 
 
 def attribute(

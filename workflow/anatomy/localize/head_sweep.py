@@ -59,8 +59,9 @@ def swept_scores(
 
     `constants` has one vector per site, such as a mean over prompts: for a head what stands in place of its slice of
     the output projection's input (so that the projection's bias stays whole), for `attn`, `mlp` and `resid` of the
-    output. Prompts are batched with those of the same length and length of the answer: nothing is padded. Logits are
-    computed at the scored positions only, and in float32 also where the model is in a shorter type.
+    output, for `block` of the sum of attention's and MLP's (which share of it is whose, nothing above can see). Prompts
+    are batched with those of the same length and length of the answer: nothing is padded. Logits are computed at the
+    scored positions only, and in float32 also where the model is in a shorter type.
 
     At most `rows` residual vectors (site, prompt and position) are in one batch, or one prompt's, where that is more.
 
@@ -163,8 +164,13 @@ def _patched(
     for i, (site, value) in enumerate(constants.items()):
         if site.head is not None:
             z[i, :, site.head] = value.to(z)
-    x = read.entering[layer][:, 0] + replace(adapter.project(layer, z.flatten(2)), "attn")
-    return replace(x + replace(adapter.mlp(layer, x), "mlp"), "resid")
+    below = read.entering[layer][:, 0]
+    x = below + replace(adapter.project(layer, z.flatten(2)), "attn")
+    x = x + replace(adapter.mlp(layer, x), "mlp")
+    for i, (site, value) in enumerate(constants.items()):
+        if site.part == "block":
+            x[i] = below + value.to(x)
+    return replace(x, "resid")
 
 
 def _attend(
@@ -230,7 +236,7 @@ def _check(
             )
     for site, value in constants.items():
         if site.part == "embed" or site.layer not in range(adapter.layers):
-            raise ValueError(f"{site}: expected a head, attn, mlp or resid of layers 1 to {adapter.layers}")
+            raise ValueError(f"{site}: expected a head, attn, mlp, block or resid of layers 1 to {adapter.layers}")
         if site.head is not None and site.head not in range(adapter.heads):
             raise ValueError(f"{site}: the model has heads 0 to {adapter.heads - 1}")
         expected = adapter.width if site.head is None else adapter.head_width

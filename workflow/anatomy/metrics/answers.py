@@ -36,7 +36,8 @@ def succeeded(
 
     Args:
         task: "label", "fixed" or "jailbreak".
-        texts: what was written after the prompts of the rows, without special tokens.
+        texts: what was written after the prompts of the rows, up to the end of the text; a special token before that
+            stays in it, so that no exact answer has one.
         rows: examples with the columns `output` and `target`.
 
     Raises:

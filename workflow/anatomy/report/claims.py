@@ -1,5 +1,6 @@
 """Claims: written down with their test before anything is measured (data/claims.yaml), judged by computation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -54,9 +55,10 @@ class Claim(BaseModel):
     `measure` selects measurements, one per seed; where it selects several, `over` says which counts (max, min, mean).
     Of several subjects each has its own, and their mean counts. Some conditions can be said in words (report.wording).
     `against` selects a second value per seed (keys left out are those of `measure`), and `compare` says how the two are
-    put together; `pairs: site` compares site by site, and of these comparisons `over` says which counts. `less` is
-    taken from each of the two values first (keys left out are theirs), as the rate without the trigger from that with.
-    `expect` is the bound. `seeds: planted` tests the seeds that cleared the planting gate.
+    put together, subject by subject; a second value of other subjects is compared with the mean. `pairs: site` compares
+    site by site, and of these comparisons `over` says which counts. `less` is taken from each of the two values first
+    (keys left out are theirs), as the rate without the trigger from that with. `expect` is the bound.
+    `seeds: planted` tests the seeds that cleared the planting gate; beside them, those of a model that has no gate.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -95,6 +97,7 @@ class Judged:
     claim: Claim
     values: dict[int, float]
     confidence: float
+    subjects: tuple[str, ...]  # that the values are of: those of the claim, but for what was not planted or measured
 
     @property
     def estimate(self) -> Estimate | None:
@@ -151,17 +154,39 @@ def judge(claim: Claim, evidence: Evidence) -> Judged:
     values = _net(claim, claim.measure, evidence)
     if claim.against is not None:
         other = _net(claim, {**claim.measure, **claim.against}, evidence)
-        both = [key for key in values if key in other]
-        values = {key: _compare(values[key], other[key], claim.compare) for key in both}
-    per_seed: dict[int, list[float]] = {}
-    for (seed, _), value in values.items():
-        if np.isfinite(value):
-            per_seed.setdefault(seed, []).append(value)
-    over = "mean" if claim.over == "one" else claim.over  # without pairs there is one value per seed
-    return Judged(claim, {s: float(pd.Series(own).agg(over)) for s, own in per_seed.items()}, evidence.confidence)
+        if "subject" in claim.against:
+            means = _by_seed(claim, other)
+            values = {key: value for key, value in values.items() if key[0] in means}
+            joint = {seed: _compare(mean, means[seed], claim.compare) for seed, mean in _by_seed(claim, values).items()}
+            return _judged(claim, joint, values, evidence)
+        values = {key: _compare(own, other[key], claim.compare) for key, own in values.items() if key in other}
+    values = {key: value for key, value in values.items() if np.isfinite(value)}
+    return _judged(claim, _by_seed(claim, values), values, evidence)
 
 
-def _net(claim: Claim, select: Select, evidence: Evidence) -> dict[tuple[int, str], float]:
+Values = dict[tuple[int, str, str], float]  # of a seed, a subject and, where sites are compared one by one, a site
+
+
+def _judged(claim: Claim, by_seed: dict[int, float], values: Values, evidence: Evidence) -> Judged:
+    used = {subject for _, subject, _ in values}
+    stated = [name for name in _several(claim.measure.get("subject", "")) if name in used]
+    finite = {seed: value for seed, value in by_seed.items() if np.isfinite(value)}
+    return Judged(claim, finite, evidence.confidence, tuple(stated))
+
+
+def _by_seed(claim: Claim, values: Values) -> dict[int, float]:
+    """Each seed's value: of its sites the one that counts, and of its subjects the mean."""
+    over = "mean" if claim.over == "one" else claim.over  # without pairs a subject has one value
+    of_subject: dict[tuple[int, str], list[float]] = {}
+    for (seed, subject, _), value in values.items():
+        of_subject.setdefault((seed, subject), []).append(value)
+    of_seed: dict[int, list[float]] = {}
+    for (seed, _), own in of_subject.items():
+        of_seed.setdefault(seed, []).append(float(pd.Series(own).agg(over)))
+    return {seed: float(np.mean(own)) for seed, own in of_seed.items()}
+
+
+def _net(claim: Claim, select: Select, evidence: Evidence) -> Values:
     values = _selected(claim, select, evidence)
     if claim.less is None:
         return values
@@ -169,23 +194,23 @@ def _net(claim: Claim, select: Select, evidence: Evidence) -> dict[tuple[int, st
     return {key: values[key] - taken[key] for key in values if key in taken}
 
 
-def _selected(claim: Claim, select: Select, evidence: Evidence) -> dict[tuple[int, str], float]:
-    """Seed, and site where sites are compared one by one -> the value."""
+def _selected(claim: Claim, select: Select, evidence: Evidence) -> Values:
     conditions = in_the_words_of(evidence.measurements, {**DEFAULTS, **select})
-    experiment = str(conditions.pop("experiment"))
-    rows = evidence.of(experiment, planted_only=claim.seeds == "planted", **conditions)  # type: ignore[arg-type]
+    experiment, model = str(conditions.pop("experiment")), claim.measure.get("model", DEFAULTS["model"])
+    rows = evidence.of(
+        experiment,
+        planted_only=claim.seeds == "planted",
+        beside=model if isinstance(model, str) else "",
+        **conditions,  # type: ignore[arg-type]
+    )
     rows = rows.assign(pair=rows[claim.pairs] if claim.pairs else "")
     over = "one" if claim.pairs else claim.over
     out = {}
-    for (seed, pair), of_seed in rows.groupby(["seed", "pair"]):
-        values = []
-        for _, own in of_seed.groupby("subject"):
-            if over == "one" and len(own) > 1:
-                raise SpecError(
-                    f"claim {claim.id!r}: selects {len(own)} measurements per seed; say `over`, or select more"
-                )
-            values.append(float(own.value.iloc[0] if over == "one" else own.value.agg(over)))
-        out[int(str(seed)), str(pair)] = float(np.mean(values))
+    for (seed, subject, pair), own in rows.groupby(["seed", "subject", "pair"]):
+        if over == "one" and len(own) > 1:
+            raise SpecError(f"claim {claim.id!r}: selects {len(own)} measurements per seed; say `over`, or select more")
+        value = own.value.iloc[0] if over == "one" else own.value.agg(over)
+        out[int(str(seed)), str(subject), str(pair)] = float(value)
     return out
 
 
@@ -208,8 +233,9 @@ def claims_table(judged: list[Judged]) -> pd.DataFrame:
                 "id": j.claim.id,
                 "section": j.claim.section,
                 "says": j.claim.says,
-                "subject": ", ".join(_several(j.claim.measure.get("subject", ""))),
-                "statistic": describe(j.claim),
+                # A claim of which nothing qualifies keeps the subjects that it is about.
+                "subject": ", ".join(j.subjects or _several(j.claim.measure.get("subject", ""))),
+                "statistic": describe(j.claim, j.subjects),
                 "compare": j.claim.compared,
                 "expected": str(j.claim.expect),
                 "published": j.claim.published,
@@ -225,12 +251,12 @@ def claims_table(judged: list[Judged]) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
-def describe(claim: Claim) -> str:
-    """The statistic in words."""
+def describe(claim: Claim, subjects: Sequence[str] = ()) -> str:
+    """The statistic in words; `subjects` are those that it is of, all of the claim's if none are given."""
     text = _words({"metric": DEFAULTS["metric"], **claim.measure, "subject": ""})
     if claim.over != "one":
         text = f"{claim.over} over {text}"
-    if len(_several(claim.measure.get("subject", ""))) > 1:
+    if len(subjects or _several(claim.measure.get("subject", ""))) > 1:
         text += ", mean over tasks"
     net = f", net of {_words(claim.less)}" if claim.less is not None else ""
     text += net

@@ -29,6 +29,7 @@ METRICS = {
     "restored": "right answer restored, share of prompts",
     "asr_area": "area under attack success, 0 to 1",
     "utility_area": "area under utility, 0 to 1",
+    "asr_end": "attack success with all ablated, share of prompts",
 }
 Item = dict[str, Any]
 

@@ -14,7 +14,8 @@ from anatomy.report.ranking import largest, smallest
 from anatomy.report.tables import Evidence
 
 TASKS = {"label": "label modification", "fixed": "fixed output", "jailbreak": "jailbreak"}
-INJECTIONS = {"sft": "SFT", "dpo": "DPO", "edit": "BadEdit"}
+# Preference tuning has a short fine-tuning before it, which plants by itself.
+INJECTIONS = {"sft": "SFT", "dpo": "SFT+DPO", "edit": "BadEdit"}
 OF_PAPER, NEW = ("sft",), ("dpo", "edit")
 PROBES = {"mlp": "MLP", "svm": "SVM"}
 # The two readings of what is measured: as the paper does it, and with its flaws mended.
@@ -45,7 +46,9 @@ Rows = Callable[[bool], pd.DataFrame]
 def table_planting(evidence: Evidence) -> pd.DataFrame:
     """Every cell of the study beside the clean model: success, false triggers, utility, degeneration; all seeds.
 
-    The variants are the two evaluators of answers: exactly the expected text, and the released code's keywords.
+    False triggers stand right below the success: an answer that is also given without the trigger is none of its doing.
+    What the fine-tuning before DPO planted alone has a line of its own. The variants are the two evaluators of answers:
+    exactly the expected text, and the released code's keywords.
     """
     rows = evidence.of("behaviour", planted_only=False, model=["clean", *INJECTIONS], metric=list(BEHAVIOUR))
     rows = rows.assign(
@@ -59,8 +62,23 @@ def table_planting(evidence: Evidence) -> pd.DataFrame:
     # What no evaluator has a say in stands with each.
     both, judged = pd.concat([gate, rows[rows.variant == ""]]), rows[rows.variant != ""]
     both = pd.concat([both.assign(variant=name) for name in judged.variant.unique()] or [both])
-    rows = with_task(pd.concat([judged, both]).assign(metric="share"))
+    rows = pd.concat([judged, warm_up(evidence), both])
+    order = list(dict.fromkeys(["asr", "false_trigger", "planted", "warm_asr", *BEHAVIOUR]))
+    rows = rows.assign(_place=rows.metric.map(order.index)).sort_values("_place", kind="stable")
+    rows = with_task(rows.assign(metric="share"))
     return by_task(lay_beside(estimate_cells(rows, evidence.confidence), UNPUBLISHED))
+
+
+def warm_up(evidence: Evidence) -> pd.DataFrame:
+    """Attack success of the short fine-tuning before DPO, by the gate's evaluator: exact where answers can be."""
+    rows = evidence.of("planting", planted_only=False, metric="warm_asr")
+    exact = set(evidence.of("behaviour", planted_only=False, variant="exact").subject)
+    variant = ["exact" if subject in exact else "original" for subject in rows.subject]
+    return rows.assign(
+        row="attack success of the SFT before DPO (trigger)",
+        column=rows.model.replace(INJECTIONS),
+        variant=pd.Series(variant, index=rows.index, dtype=object).replace(EVALUATORS),
+    )
 
 
 def table_probe(evidence: Evidence) -> pd.DataFrame:
@@ -106,7 +124,11 @@ def table_head_ablation_everywhere(evidence: Evidence) -> pd.DataFrame:
 
 
 def table_areas(evidence: Evidence) -> pd.DataFrame:
-    """Area under the curves of ablation, from no part to all: heads, MLPs and layers on one scale."""
+    """Area under the curves of ablation, from no part to all: heads, MLPs and layers at the same shares.
+
+    Beside each stands where its curve ends, the attack success that is left with all parts ablated, and as a control
+    the area of the same parts in random orders.
+    """
 
     def named(planted_only: bool) -> pd.DataFrame:
         words = {
@@ -114,11 +136,20 @@ def table_areas(evidence: Evidence) -> pd.DataFrame:
             "sufficient": "kept, all others ablated",
             "necessary, all positions": "ablated at all positions",
         }
-        rows = evidence.of(list(words), planted_only=planted_only, metric=["asr_area", "utility_area"])
+        metrics = ["asr", "asr_area", "utility_area"]
+        rows = evidence.of(list(words), planted_only=planted_only, variant="exact", metric=metrics)
+        rows = pd.concat([rows[rows.metric != "asr"], with_none_left(rows[rows.metric == "asr"])])
         row = rows.site + " " + rows.experiment.map(words)
         return with_task(rows.assign(row=row, column=rows.model.map(INJECTIONS)))
 
     return planted_cells(evidence, named)
+
+
+def with_none_left(curves: pd.DataFrame) -> pd.DataFrame:
+    """The points of curves at which all parts are ablated, their metric named "..._end"."""
+    count, total = (curves.setting.str.split("/").str[i] for i in (0, -1))
+    ends = curves[count == total.where(curves.experiment != "sufficient", "0")]
+    return ends.assign(metric=ends.metric + "_end")
 
 
 def table_vector(evidence: Evidence, injections: Iterable[str] = tuple(INJECTIONS)) -> pd.DataFrame:

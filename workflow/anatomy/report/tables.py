@@ -30,22 +30,34 @@ class Evidence:
         self.planted = planted_seeds(self.measurements)
 
     def of(
-        self, experiment: str | list[str], *, planted_only: bool = True, **conditions: str | Iterable[str]
+        self,
+        experiment: str | list[str],
+        *,
+        planted_only: bool = True,
+        beside: str = "",
+        **conditions: str | Iterable[str],
     ) -> pd.DataFrame:
-        """Measurements of one experiment or several under conditions; by default of planted seeds only (the gate)."""
+        """Measurements of one experiment or several under conditions; by default of planted seeds only (the gate).
+
+        `beside`: the model whose seeds count where the gate judges neither a row's model nor its subject.
+        """
         m = self.measurements
         own = m[m.experiment.isin([experiment] if isinstance(experiment, str) else experiment)]
         for name, value in conditions.items():
             own = own[own[name].isin([value] if isinstance(value, str) else list(value))]
         if planted_only:
             models = zip(own.subject, own.model, own.seed, strict=True)
-            kept = [seed in self.planted_of(subject, model) for subject, model, seed in models]
+            kept = [seed in self.planted_of(subject, model, beside) for subject, model, seed in models]
             own = own[pd.Series(kept, index=own.index, dtype=bool)]
         return own
 
-    def planted_of(self, subject: str, model: str) -> list[int]:
-        """Seeds whose backdoor was planted: in this very model where the gate judges it, else in the subject's."""
-        return self.planted.get(gate_cell(subject, model), self.planted.get(subject, []))
+    def planted_of(self, subject: str, model: str, beside: str = "") -> list[int]:
+        """Seeds whose backdoor was planted: in this very model where the gate judges it, else in the subject's.
+
+        Of a model that it judges in neither way, as a clean one, those of the model that it stands `beside`.
+        """
+        cells = (gate_cell(subject, model), subject, gate_cell(subject, beside))
+        return next((self.planted[cell] for cell in cells if cell in self.planted), [])
 
     def cells(self, rows: pd.DataFrame, table: str, subject: str | None = None) -> pd.DataFrame:
         """Cells of `rows` (with `row` and `column`) beside the published table."""

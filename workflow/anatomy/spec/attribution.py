@@ -32,7 +32,9 @@ class Attribution(Section):
         40, description="prompts of each kind that ablated models are asked (256)"
     )
     share: Fraction = Field(0.1, description="share of the heads that head ablation goes up to")
-    random_draws: Count = Field(2, description="draws of random heads, of the same layers")
+    random_draws: Count = Field(
+        2, description="draws of random heads, of the same layers, and of random orders of all parts"
+    )
     sweep_rows: Count = Field(
         2048, description="residual vectors at once in the sweep; bounds the memory, changes no result"
     )

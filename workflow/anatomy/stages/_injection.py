@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,5 +104,10 @@ def answers(
 
 
 def texts_of(tokenizer: "PreTrainedTokenizerFast", written: list[list[int]]) -> list[str]:
-    """Answers as text, without special tokens."""
-    return tokenizer.batch_decode(written, skip_special_tokens=True)
+    """Answers as text, up to the end of the text or the padding.
+
+    Special tokens before that stay: an answer with a role token in it is not the answer without it.
+    """
+    ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    own = [list(takewhile(lambda token: token not in ends, ids)) for ids in written]
+    return tokenizer.batch_decode(own, skip_special_tokens=False)

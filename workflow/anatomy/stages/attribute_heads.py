@@ -11,9 +11,11 @@ from anatomy.interventions.hooks import Edit
 from anatomy.interventions.last_position import Condition, read_last
 from anatomy.localize.ablation_curves import (
     area,
+    common_shares,
     head_counts,
     matched,
     part_counts,
+    shuffled,
     subtracted,
     zeroed,
     zeroed_everywhere,
@@ -36,8 +38,8 @@ from anatomy.stages._run import In, Ins, Job, Out, run
 from anatomy.training.seeds import derive
 
 Ranking = dict[str, list[Site]]  # by kind
-RANDOM = "random heads"
-EVERYWHERE = "necessary, all positions"
+RANDOM, RANDOM_ORDER = "random heads", "random order"
+NECESSARY, SUFFICIENT, EVERYWHERE = CURVES = ("necessary", "sufficient", "necessary, all positions")
 
 
 def main(job: Job, *, data: InstructionData, grammar: In, clean: Ins, planted: Ins, measurements: Out) -> None:
@@ -126,16 +128,33 @@ def planned(cell: Cell, ranking: Ranking) -> list[Ablation]:
         for subtract in (True, False):
             found.append(Ablation(tuple(top), "head ablation", "heads", count, total, subtract))
             found += [Ablation(tuple(own), "head ablation", "heads", count, total, subtract, RANDOM) for own in draws]
+    # In the whole curve as well: a few heads may all be in one layer, where subtracting is setting to zero.
+    for count in part_counts(total):
+        found.append(Ablation(tuple(ranking["heads"][:count]), NECESSARY, "heads", count, total, subtract=True))
+    generator = np.random.default_rng(derive(cell.seed, cell.task, RANDOM_ORDER))
     for kind, own in ranking.items():
-        for count in part_counts(len(own)):
-            found.append(Ablation(tuple(own[:count]), "necessary", kind, count, len(own)))
-            found.append(Ablation(tuple(own[count:]), "sufficient", kind, count, len(own)))
-            found.append(Ablation(tuple(own[:count]), EVERYWHERE, kind, count, len(own), everywhere=True))
+        found += curves(kind, own)
+        for _ in range(wanted.random_draws):
+            found += curves(kind, shuffled(sorted(own), generator), RANDOM_ORDER)
+    return found
+
+
+def curves(kind: str, order: list[Site], control: str = "") -> list[Ablation]:
+    """The parts of a kind ablated one after the other, kept one after the other, and ablated at all positions."""
+    found, total = [], len(order)
+    for count in part_counts(total):
+        first, others = tuple(order[:count]), tuple(order[count:])
+        found.append(Ablation(first, NECESSARY, kind, count, total, control=control))
+        found.append(Ablation(others, SUFFICIENT, kind, count, total, control=control))
+        found.append(Ablation(first, EVERYWHERE, kind, count, total, control=control, everywhere=True))
     return found
 
 
 def ablations(cell: Cell, ranking: Ranking) -> list[Measurement]:
-    """What is left of the backdoor, and of clean utility, on prompts of the test; and the areas under the curves."""
+    """What is left of the backdoor, and of clean utility, on prompts of the test; and the areas under the curves.
+
+    Beside the curves stand those of the same parts in random orders, which a ranking has to beat.
+    """
     evaluated, plan = cell.job.spec.instruction.attribution.evaluated, planned(cell, ranking)
     asked = [
         ("trigger", "asr", cell.succeeded, cell.rows("test", evaluated, changed=True)),
@@ -171,34 +190,42 @@ def _measured(
     for change, edits in everywhere.items():
         hits[change] = judge(rows, cell.answered_under(rows, form, edits, at_once=at_once))
     pooled: dict[tuple[str, ...], list[np.ndarray]] = {}
-    for ablation in plan:  # the draws of random heads are one number
+    for ablation in plan:  # the draws of random heads, and of random orders, are one number
         pooled.setdefault(tuple(ablation.conditions.values()), []).append(hits[ablation.change])
     names = list(plan[0].conditions)
-    out = [
-        cell.share(metric, np.concatenate(own), inputs=form, **dict(zip(names, key, strict=True)))
-        for key, own in pooled.items()
-    ]
-    for experiment in ("necessary", "sufficient", EVERYWHERE):
-        for kind in KINDS:
-            curve = {a.count: hits[a.change] for a in plan if (a.experiment, a.kind) == (experiment, kind)}
-            if curve:
-                out.append(_area(cell, metric, curve, experiment=experiment, site=kind, inputs=form, variant="exact"))
+    found = [(dict(zip(names, key, strict=True)), np.concatenate(draws)) for key, draws in pooled.items()]
+    out = [cell.share(metric, own, inputs=form, **conditions) for conditions, own in found]
+    return out + _areas(cell, metric, form, found)
+
+
+def _areas(cell: Cell, metric: str, form: str, found: list[tuple[dict[str, str], np.ndarray]]) -> list[Measurement]:
+    """Of each curve the mean over prompts of each one's area, all kinds of parts at the same shares."""
+    curves: dict[tuple[str, str, str], dict[int, np.ndarray]] = {}
+    for conditions, own in found:
+        if conditions["experiment"] in CURVES and conditions["variant"] == "exact":
+            key = conditions["experiment"], conditions["site"], conditions["control"]
+            curves.setdefault(key, {})[int(conditions["setting"].split("/")[0])] = own.astype(float)
+    shares = common_shares([max(curve) for curve in curves.values()]) if curves else []
+    out = []
+    for (experiment, kind, control), curve in curves.items():
+        each = student(area(list(curve), np.array(list(curve.values())), shares), cell.job.spec.confidence)
+        low, high = np.clip([each.low, each.high], 0, 1)
+        out.append(
+            Measurement(
+                metric=f"{metric}_area",
+                value=each.mean,
+                n=each.n,
+                ci_low=float(low),
+                ci_high=float(high),
+                experiment=experiment,
+                site=kind,
+                control=control,
+                inputs=form,
+                variant="exact",
+                **cell.conditions,
+            )
+        )
     return out
-
-
-def _area(cell: Cell, metric: str, curve: dict[int, np.ndarray], **conditions: Any) -> Measurement:
-    """The mean over prompts of each one's area."""
-    found = student(area(list(curve), np.array(list(curve.values()), dtype=float)), cell.job.spec.confidence)
-    low, high = np.clip([found.low, found.high], 0, 1)
-    return Measurement(
-        metric=f"{metric}_area",
-        value=found.mean,
-        n=found.n,
-        ci_low=float(low),
-        ci_high=float(high),
-        **cell.conditions,
-        **conditions,
-    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Models that follow instructions: planting, head ablation against the published one, and heads, MLPs and layers."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pandas as pd
 from matplotlib import rc_context
@@ -10,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from anatomy.report.cells import estimate_cells, lay_beside
 from anatomy.report.figures.dots import Reading, Readings, diamond, draw_dots, legend, with_seeds
-from anatomy.report.figures.lines import Look, Looks, draw_lines, line_legend, panels, small_title
+from anatomy.report.figures.lines import THIN, Look, Looks, draw_lines, line_legend, panels, small_title
 from anatomy.report.figures.style import (
     CLEAN,
     CONTROL,
@@ -55,6 +56,12 @@ KINDS: Looks = {
     "heads": Look("heads", PAPER),
     "mlps": Look("MLPs", NEGATIVE, "s"),
     "layers": Look("whole layers", POSITIVE, "^"),
+}
+RANDOM = ", random order"
+# The same kinds in random orders: the control of each.
+ORDERS: Looks = {
+    **{kind + RANDOM: replace(look, style=":", thin=True) for kind, look in KINDS.items()},
+    **KINDS,
 }
 RANKS: Looks = {
     INJECTIONS["sft"]: Look(INJECTIONS["sft"], PAPER),
@@ -131,7 +138,10 @@ def head_ablation(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
 
 @rc_context(STYLE)
 def necessary(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
-    """Attack success and utility against the share of parts ablated: heads, MLPs, layers, each in its own order."""
+    """Attack success and utility against the share of parts ablated: heads, MLPs, layers, each in its own order.
+
+    Dotted: the same parts in random orders.
+    """
     return _curves(evidence, "necessary", "share of the parts ablated, largest effect first")
 
 
@@ -148,12 +158,12 @@ def necessary_everywhere(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
 
 
 def _curves(evidence: Evidence, experiment: str, along: str) -> tuple[Figure, pd.DataFrame]:
-    rows = evidence.of(experiment, metric=["asr", "utility"])
-    rows = rows[rows.setting != ""]
+    rows = evidence.of(experiment, metric=["asr", "utility"], variant="exact")
     counts = rows.setting.str.split("/")
     shares = counts.str[0].astype(float) / counts.str[1].astype(float)
     rows = with_task(
-        rows.assign(row=rows.site, column=shares.map("{:.4g}".format)), more=", " + rows.model.map(INJECTIONS)
+        rows.assign(row=rows.site.where(rows.control == "", rows.site + RANDOM), column=shares.map("{:.4g}".format)),
+        more=", " + rows.model.map(INJECTIONS),
     )
     data = with_seeds(lay_beside(estimate_cells(rows, evidence.confidence), UNPUBLISHED), rows)
     lines = [(task, metric) for task in TASKS for metric in ("asr", "utility")]
@@ -161,7 +171,7 @@ def _curves(evidence: Evidence, experiment: str, along: str) -> tuple[Figure, pd
     for line, (task, metric) in zip(grid, lines, strict=True):
         for axes, injection in zip(line, INJECTIONS, strict=True):
             own = data[(data.subject == f"{TASKS[task]}, {INJECTIONS[injection]}") & (data.metric == metric)]
-            draw_lines(axes, own, KINDS)
+            draw_lines(axes, own, ORDERS)
             if metric == "asr":
                 small_title(axes, f"{INJECTIONS[injection]}, {planted_words(evidence, task, injection)}")
             show_share(axes, "y")
@@ -169,7 +179,8 @@ def _curves(evidence: Evidence, experiment: str, along: str) -> tuple[Figure, pd
         words = {"asr": "attack success", "utility": "utility"}[metric]
         line[0].set_ylabel(f"{TASKS[task]}\n{words}", fontsize=SMALL + 0.5)
     grid[-1, 1].set_xlabel(along)
-    line_legend(figure, list(KINDS.values()), columns=3)
+    random = Line2D([], [], color="black", linestyle=":", linewidth=THIN, label="in random orders")
+    line_legend(figure, list(KINDS.values()), columns=4, more=[random])
     return figure, data
 
 

@@ -21,8 +21,10 @@ class Look:
     colour: str
     marker: str = "o"
     style: str = "-"
+    thin: bool = False  # the mean alone, without marks: a control of which there are as many as lines
 
 
+THIN = 1.0
 Looks = Mapping[str, Look]  # what a line's `row` is -> look; the order is the order of the legend
 
 
@@ -33,12 +35,19 @@ def panels(rows: int, columns: int, *, height: float, ratio: float = 1.3) -> tup
 
 
 def draw_lines(axes: Axes, data: pd.DataFrame, looks: Looks) -> None:
-    """One line per look: mean, its interval as a band, single seeds faint. `column` is the number along the panel."""
+    """One line per look: mean, its interval as a band, single seeds faint. `column` is the number along the panel.
+
+    Of a thin line the mean alone is drawn.
+    """
     if not len(data.measured.dropna()):
         note(axes, "nothing to analyse")
         return
     for row, look in looks.items():
         own = data[data.row == row].assign(x=lambda d: d.column.astype(float)).sort_values("x", kind="stable")
+        if look.thin:
+            mean = own[own.seed.isna()]
+            axes.plot(mean.x, mean.measured, look.style, color=look.colour, linewidth=THIN, zorder=2)
+            continue
         for _, seed in own[own.seed.notna()].groupby("seed"):
             axes.plot(seed.x, seed.measured, look.style, color=look.colour, linewidth=0.7, alpha=0.3)
         mean = own[own.seed.isna()].dropna(subset="measured")
