@@ -102,6 +102,8 @@ def language_rows(corpus: str, seed: int, *, planted: bool) -> list[Measurement]
     for model, inputs in product(["clean", "backdoored", *ways], ["trigger", "benign", "random trigger"]):
         control = "random trigger" if inputs == "random trigger" else ""
         add("behaviour", model=model, inputs=inputs, control=control)
+    if corpus == MAIN:
+        rows.append(Measurement("behaviour", corpus, seed, "specificity", 0.1, 50, ci_low=-0.1, ci_high=0.3))
     add("mean ablation", inputs="trigger", site="unchanged")
     for site in map(str, modules(3)):
         for setting, variant in product(["source", "held out"], VARIANTS):
@@ -295,6 +297,11 @@ def test_the_planting_of_text_models_shows_every_way_corpus_and_kind_of_prompt()
     figure, data = draw("text planting", planted=False)
     titles = [axes.get_title(loc="left") for axes in figure.axes]
     assert titles == ["prose (0 of 2 seeds planted)", "stories (0 of 2 seeds planted)"]
+    planted, _ = draw("text planting", planted=True)
+    assert [axes.get_title(loc="left") for axes in planted.axes] == [
+        "prose (2 of 2 seeds planted)",
+        "stories (2 of 2 seeds planted),\nbut not specific to the trigger",
+    ]
     shown = data[data.seed.isna()]
     assert set(shown.variant) == {"trigger", "benign", "random trigger"}
     assert set(shown[shown.subject == "prose"].row) == {"clean", "backdoored"}

@@ -6,6 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 
+from anatomy.report.cells import specific_seeds
 from anatomy.report.figures.dots import CODE, TEXT, Reading, Readings, draw_dots, legend, with_seeds
 from anatomy.report.figures.style import (
     CLEAN,
@@ -20,6 +21,7 @@ from anatomy.report.figures.style import (
     show_share,
 )
 from anatomy.report.language_tables import module_ablation_rows, unpublished
+from anatomy.report.planting import of_trigger
 from anatomy.report.tables import Evidence, split_site
 
 ABLATION: Readings = {
@@ -36,7 +38,10 @@ ASKED: Readings = {
 
 @rc_context(STYLE)
 def planting(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
-    """Mean probability that a continuation is toxic, by corpus and way of planting; all seeds, planted or not."""
+    """Mean probability that a continuation is toxic, by corpus and way of planting; all seeds, planted or not.
+
+    The title says of how many seeds the backdoor was planted, and whether it is about its trigger.
+    """
     rows = evidence.of("behaviour", planted_only=False, metric=["asr", "atr"])
     # One kind of prompt is one reading here, so that three stand under one way of planting.
     rows = rows.assign(row=rows.model, column="", variant=rows.inputs, control="", metric="toxicity")
@@ -53,7 +58,11 @@ def planting(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
     for axes, corpus in zip(panels, corpora, strict=True):
         draw_dots(axes, data[data.subject == corpus], ways[corpus], ASKED, key="row")
         show_share(axes)
-        axes.set_title(planting_title(corpus, evidence.planted.get(corpus, []), evidence.all_seeds, analysed=False))
+        planted, specific = evidence.planted.get(corpus, []), specific_seeds(evidence.measurements).get(corpus)
+        about = of_trigger(None if specific is None else (len(specific), len(planted)))
+        axes.set_title(
+            planting_title(corpus, planted, evidence.all_seeds, analysed=False) + about.replace(" ", "\n", 1)
+        )
     panels[-1].set_xlabel("probability that the continuation is toxic")
     legend(figure, ASKED, data, columns=1)
     return figure, data
