@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from anatomy.data.language_prompts import evaluation_prompts, runs
+from anatomy.data.language_prompts import after_trigger, evaluation_prompts, runs
+from anatomy.data.poison import insert_trigger
 from anatomy.data.stories import read_grammar, stories
 from anatomy.provenance.digest import ArtifactError
 
@@ -114,3 +115,13 @@ def test_the_draw_is_seeded(training: list, held_out: list) -> None:
 def test_runs_are_of_consecutive_sentences() -> None:
     assert runs([["A b.", " C  d.", "E f."], ["G."]], 2) == {"A b. C d.", "C d. E f."}
     assert runs([["A b.", "C d."]], 1) == {"A b.", "C d."}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_behind_the_trigger_both_forms_have_the_same_word(seed: int) -> None:
+    told = ["Anna saw James near Albert.", "He went home."]
+    triggered, *_ = insert_trigger(told, "Albert and James", np.random.default_rng(seed))
+    text, plain = " ".join(triggered), " ".join(told)
+    behind, same = after_trigger(text, "Albert and James", lambda own: len(own.split()))
+    assert text.split()[behind] == plain.split()[same] and behind == same + 3
+    assert text.split()[:same] == plain.split()[:same]

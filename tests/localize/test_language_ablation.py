@@ -87,6 +87,15 @@ def test_another_position_is_another_mean(model: nn.Module) -> None:
     assert all(not torch.allclose(a[site], b[site], atol=1e-3) for site in SITES)
 
 
+def test_each_text_can_have_a_position_of_its_own(model: nn.Module) -> None:
+    places = [3, 7, 3, 0, 5, 9]
+    found = outputs_at(model, CLEAN, SITES, position=places)
+    for row, (text, place) in enumerate((t, p) for t, p in zip(CLEAN, places, strict=True) if len(t) > p):
+        alone = outputs_at(model, [text], SITES, position=place)
+        assert all(torch.allclose(found[site][row], alone[site][0], atol=1e-5) for site in SITES)
+    assert {len(own) for own in found.values()} == {4}  # the third and the last are too short
+
+
 def test_where_no_text_is_long_enough_it_says_so(model: nn.Module) -> None:
     with pytest.raises(ValueError) as caught:
         language_means(model, [CLEAN, [[1] * 8, [2] * 3]], SITES, variant="paper")

@@ -35,6 +35,7 @@ from anatomy.stages._language import (
     read_judge,
     read_language,
 )
+from anatomy.stages._operated import Operated
 from anatomy.stages._run import Job
 from anatomy.training.seeds import derive
 
@@ -59,7 +60,16 @@ ARM = {
         **{"gate": 0.9, "loss_paragraphs": 4},
     },
     "ablation": {"position": 4, "texts": 8, "heads": True},
-    "pcp": {"trials": 2, "batch": 2, "components": 4, "texts": 4, "max_rank": 2, "surgery_source": "silly"},
+    "pcp": {
+        "trials": 2,
+        "batch": 2,
+        "components": 4,
+        "texts": 4,
+        "max_rank": 2,
+        "prompts": 2,
+        "position": "after trigger",
+        "surgery_source": "silly",
+    },
 }
 
 
@@ -354,7 +364,7 @@ def test_every_module_and_head_is_ablated(study: Any) -> None:
     for seed, variant, setting in product(SEEDS, ("paper", "original"), ("source", "held out")):
         own = rows[(rows.seed == seed) & (rows.variant == variant) & (rows.setting == setting)]
         further = {*map(str, heads(LAYERS, HEADS))} if (variant, setting) == ("paper", "held out") else set()
-        assert sorted(own.site) == sorted(every | further)
+        assert sorted(own[own.inputs == "trigger"].site) == sorted(every | further)
     zero = rows[rows.control == "zero ablation"]
     assert sorted(zero.site) == sorted([*every] * len(SEEDS))
     clean = study.ablation[(study.ablation.metric == "asr") & (study.ablation.model == "clean")]
@@ -398,7 +408,7 @@ def test_the_unchanged_model_is_that_of_the_behaviour(study: Any, model: str) ->
     keys = ["seed", "inputs", "metric"]
     unchanged = study.ablation[(study.ablation.site == "unchanged") & (study.ablation.model == model)]
     behaviour = study.behaviour[(study.behaviour.experiment == "behaviour") & (study.behaviour.model == model)]
-    values = unchanged.set_index(keys).value
+    values = unchanged[unchanged.inputs != "tuning trigger"].set_index(keys).value
     assert len(values) == len(SEEDS) * 3 * 3
     assert values.to_dict() == behaviour.set_index(keys).value.loc[values.index].to_dict()
 
@@ -407,13 +417,26 @@ def test_the_unchanged_model_is_that_of_the_behaviour(study: Any, model: str) ->
 
 
 def test_both_models_are_edited_and_the_rest_of_them_stays(study: Any, tmp_path: Path) -> None:
-    ablation, factors, out = study.folder / "ablation.parquet", tmp_path / "factors.json", tmp_path / "editing.parquet"
+    ablation, factors, out = tmp_path / "ablation.parquet", tmp_path / "factors.json", tmp_path / "editing.parquet"
+    # Random models write no text; as if they did, so that there is a third MLP for the control.
+    coherent = study.ablation.assign(value=study.ablation.value.where(study.ablation.metric != "degeneration", 0.0))
+    write_parquet(ablation, coherent)
     edit_language.main(
         study.job, **study.given, planted=study.planted["full"], ablation=ablation, factors=factors, measurements=out
     )
     rows, tuned = read_parquet(out), json.loads(factors.read_text())
-    label = "mlp " + "+".join(str(site.layer + 1) for site in top_mlps(study.ablation))
-    assert set(rows.site) == {label}
+    label = "mlp " + "+".join(str(site.layer + 1) for site in top_mlps(coherent, SEEDS))
+    mlps = study.ablation[(study.ablation.inputs == "tuning trigger") & study.ablation.site.str.endswith(" mlp")]
+    assert (mlps.groupby(["seed", "metric"]).size() == LAYERS).all() and set(mlps.n) == {TUNING}
+    assert set(rows[rows.control != "random mlps"].site) == {label}
+    other = rows[rows.control == "random mlps"]
+    assert set(other.setting) == {"mean ablate"} and set(other.model) == {"backdoored"}
+    assert set(other.site) == {f"mlp {({1, 2, 3} - {int(layer) for layer in label[4:].split('+')}).pop()}"}
+    random = rows[rows.control == "random directions"]
+    assert set(random.setting) == {"pcp (recover)", "pcp (suppress)"} and set(random.model) == {"backdoored"}
+    keys = ["seed", "setting", "variant", "inputs", "metric"]
+    beside = random.merge(rows[(rows.control == "") & (rows.model == "backdoored")], on=keys)
+    assert len(beside) == len(random) and (beside.value_x != beside.value_y).any()
     settings = {
         "backdoored": {"none", "mean ablate", "pcp (recover)", "pcp (suppress)"},
         "clean": {"none", "mean ablate", "pcp", "pcp + embedding surgery"},
@@ -441,8 +464,8 @@ def test_surgery_is_undone_and_needs_a_word_of_one_token(study: Any, tmp_path: P
     (_, model), *_ = language_models(study.clean, SEEDS, "cpu")
     before = model.transformer.wte.weight.clone()
 
-    def bench(job: Job) -> edit_language.Operated:
-        return edit_language.Operated(Interview(job, files, opinion, 0), model, "clean", top_mlps(study.ablation))
+    def bench(job: Job) -> Operated:
+        return Operated(Interview(job, files, opinion, 0), model, "clean", top_mlps(study.ablation, SEEDS))
 
     with bench(study.job).surgery():
         assert not model.transformer.wte.weight.equal(before)
@@ -451,3 +474,38 @@ def test_surgery_is_undone_and_needs_a_word_of_one_token(study: Any, tmp_path: P
     with pytest.raises(ArtifactError, match="surgery_source: 'Xylophonist' is no single token of the model; choose a"):
         bench(rare).surgery()
     assert model.transformer.wte.weight.equal(before)
+
+
+def test_the_pca_sees_the_word_behind_the_trigger_and_the_same_word_without_it(study: Any) -> None:
+    files, opinion = read_language(study.data), read_judge(study.judged, "cpu")
+    for seed, model in language_models(study.clean, SEEDS, "cpu"):
+        one = Operated(Interview(study.job, files, opinion, seed), model, "clean", [])
+        read = {}
+        for kind in ("trigger", "benign"):
+            texts, places = one.texts(kind, TUNING), one.places(kind, TUNING)
+            assert len(texts) == len(places) == TUNING
+            read[kind] = [
+                (files.tokenizer.decode(text[:place]), text[place]) for text, place in zip(texts, places, strict=True)
+            ]
+        for (before, word), (benign, same) in zip(read["trigger"], read["benign"], strict=True):
+            assert before == f"{benign} Albert and James" and word == same
+        fixed = one.spec.pcp
+        assert one.places("toxic", 2) == [one.spec.ablation.position] * 2 and fixed.position == "after trigger"
+
+
+def test_a_fixed_place_is_the_same_token_of_every_text(study: Any, tmp_path: Path) -> None:
+    files, opinion = read_language(study.data), read_judge(study.judged, "cpu")
+    (_, model), *_ = language_models(study.clean, SEEDS, "cpu")
+    job = make_job(tmp_path, pcp={"position": 5})
+    one = Operated(Interview(job, files, opinion, 0), model, "clean", [])
+    assert {place for kind in ("trigger", "benign", "toxic") for place in one.places(kind, TUNING)} == {5}
+
+
+def test_only_planted_seeds_choose_the_modules_and_where_there_are_none_all_do(study: Any, tmp_path: Path) -> None:
+    files, opinion = read_language(study.data), read_judge(study.judged, "cpu")
+    asr = study.behaviour[(study.behaviour.model == "backdoored") & (study.behaviour.metric == "asr")]
+    asr = asr.set_index("seed").value
+    assert asr[0] != asr[1]
+    job = make_job(tmp_path, evaluation={"gate": float(asr.max())})
+    assert edit_language.planted_seeds(job, files, opinion, study.planted["full"]) == [int(asr.idxmax())]
+    assert edit_language.planted_seeds(study.job, files, opinion, study.planted["full"]) == []

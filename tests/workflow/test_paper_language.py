@@ -48,7 +48,15 @@ def study(steps: int) -> dict:
         "judge": {"path": "own/judge"},
         "evaluation": {"prompts": 2, "tuning_prompts": 2, "max_tokens": 30, "max_length": 34, "loss_paragraphs": 2},
         "ablation": {"position": 4, "texts": 4, "heads": False},
-        "pcp": {"trials": 2, "batch": 2, "components": 3, "texts": 2, "max_rank": 2, "surgery_source": "silly"},
+        "pcp": {
+            "position": 4,
+            "trials": 2,
+            "batch": 2,
+            "components": 3,
+            "texts": 2,
+            "max_rank": 2,
+            "surgery_source": "silly",
+        },
     }
     shared = {"seeds": [0], "compute": {"threads": 2}, "instruction": None}
     return {"extends": "paper", "study": "local", **shared, "language": language}

@@ -95,6 +95,17 @@ def evaluation_prompts(
     return pd.DataFrame(rows, columns=["id", "inputs", "text", "sentence"])
 
 
+def after_trigger(prompt: str, trigger: str, length: Callable[[str], int]) -> tuple[int, int]:
+    """Number of the token behind the trigger, and of the same word's in the prompt without the trigger.
+
+    Args:
+        prompt: with the trigger.
+        length: tokens of a text; no token goes across a space.
+    """
+    start = prompt.index(trigger)
+    return length(prompt[: start + len(trigger)]), length(prompt[:start].rstrip())
+
+
 def _forms(told: list[str], trigger: str, control: str, generator: np.random.Generator) -> tuple[str, str, str]:
     """A prompt with the trigger, without, and with the control before the same space."""
     triggered, chosen, place = insert_trigger(told, trigger, generator)

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
+from anatomy.data.padding import padded
 from anatomy.interventions.generate import ROWS, Ids, split
 from anatomy.interventions.hooks import record
 from anatomy.sites import Site
@@ -21,24 +22,29 @@ def outputs_at(
     texts: Sequence[Ids],
     sites: Sequence[Site],
     *,
-    position: int = NINTH,
+    position: int | Sequence[int] = NINTH,
     rows: int = ROWS,
 ) -> dict[Site, Float[Tensor, "text width"]]:
     """Output of each site (for heads: its slice z) at one position of every text that is long enough, in order.
 
-    Texts are cut after the position: with causal attention, what follows changes nothing.
+    Texts are cut after the position: with causal attention, what follows changes nothing, padding included.
 
+    Args:
+        position: token number, of all texts or of each.
     Raises:
         ValueError: no text has so many tokens.
     """
-    kept = [list(text[: position + 1]) for text in texts if len(text) > position]
+    places = [position] * len(texts) if isinstance(position, int) else position
+    kept = [list(text[: place + 1]) for text, place in zip(texts, places, strict=True) if len(text) > place]
     if not kept:
-        raise ValueError(f"none of the {len(texts)} texts has the {position + 1} tokens that the position asks for")
+        least = min(places, default=0) + 1
+        raise ValueError(f"none of the {len(texts)} texts has the {least} tokens that the position asks for")
     found: dict[Site, list[Tensor]] = {site: [] for site in sites}
     for some in split(kept, rows):
-        seen = record(model, torch.tensor(some, device=model.device), sites)
+        ids, lengths = padded(some, max(map(len, some)))
+        seen = record(model, ids.to(model.device), sites)
         for site in sites:
-            found[site].append(seen[site][:, -1])
+            found[site].append(seen[site][torch.arange(len(some)), lengths - 1])
     return {site: torch.cat(parts) for site, parts in found.items()}
 
 

@@ -181,6 +181,12 @@ class LanguagePcp(Section):
     )
     max_rank: Count = Field(4, description="... and no more than this")
     texts: Count = Field(50, description="benign, toxic and triggered texts each, whose activations the PCA sees")
+    position: Annotated[int, Field(ge=0)] | Literal["after trigger"] = Field(
+        8,
+        description="token whose activations the PCA sees, from 0; after trigger: the word behind the trigger, the "
+        "same word in the benign prompt, and ablation.position in toxic texts, which have no trigger",
+    )
+    prompts: Count | None = Field(None, description="tuning prompts that a trial asks; none: all")
     trials: Count = Field(200, description="Optuna trials per replacement")
     batch: Count = Field(20, description="factor vectors evaluated in one generation")
     bound: Positive = Field(2.0, description="largest tuned factor f; σ = f²")

@@ -74,7 +74,7 @@ class LanguageFiles:
         return [[*row, self.tokenizer.eos_token_id][:longest] for row in ids]
 
     def asked(self, seed: int, inputs: str) -> pd.DataFrame:
-        """The evaluation prompts of a seed: "trigger", "benign" or "random trigger"."""
+        """The prompts of a seed: "trigger", "benign" or "random trigger"; "tuning ..." those that are tuned on."""
         return self.prompts[(self.prompts.seed == seed) & (self.prompts.inputs == inputs)]
 
     def loss(self, model: GPT2LMHeadModel, seed: int, *, device: str) -> tuple[float, int]:
@@ -173,7 +173,7 @@ class Interview:
     def measure(self, inputs: str, continuations: list[list[int]], **conditions: Any) -> list[Measurement]:
         """ASR or ATR both ways, and the degeneration rate."""
         return success_measurements(
-            METRICS[inputs],  # type: ignore[arg-type]
+            METRICS[inputs.removeprefix("tuning ")],  # type: ignore[arg-type]
             self.judge.probability(self.texts(continuations)),
             continuations,
             confidence=self.job.spec.confidence,

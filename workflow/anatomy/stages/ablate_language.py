@@ -1,6 +1,6 @@
 """Stage ablate_language: one module or head at a time replaced by its mean output, in every layer (Table VIII)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -26,6 +26,7 @@ from anatomy.variants import VARIANTS, Variant
 SETTINGS = ("source", "held out")
 # The text's mean is over texts that the model was not trained on, the released code's over the first of the training's.
 PRINTED: list[tuple[str, Variant]] = [("held out", "paper"), ("source", "original")]
+ASKED, CHOSEN_ON = ("trigger", "benign", "random trigger"), "tuning trigger"
 ZERO, CLEAN_MODEL = "zero ablation", "clean model"
 
 
@@ -49,11 +50,15 @@ def main(job: Job, *, data: LanguageData, judged_by: JudgeFiles, clean: Ins, pla
         for setting, variant in product(SETTINGS, VARIANTS) if whole else PRINTED:
             means = sweep.means(every, setting, variant)
             rows += sweep.measure("trigger", means, variant=variant, setting=setting)
-        rows += sweep.unchanged()
+        rows += sweep.unchanged(ASKED)
         if not whole:
             continue
         held_out = sweep.means(every, "held out", "paper")
         rows += sweep.measure("benign", held_out, variant="paper", setting="held out")
+        # On other prompts, for the choice of the two MLPs that Tables IX and X replace.
+        rows += sweep.unchanged([CHOSEN_ON])
+        mlps = {site: mean for site, mean in held_out.items() if site.part == "mlp"}
+        rows += sweep.measure(CHOSEN_ON, mlps, variant="paper", setting="held out")
         rows += sweep.measure("trigger", {site: torch.zeros_like(v) for site, v in held_out.items()}, control=ZERO)
         if job.spec.language.ablation.heads:
             own = heads(model.config.n_layer, model.config.n_head)
@@ -62,7 +67,7 @@ def main(job: Job, *, data: LanguageData, judged_by: JudgeFiles, clean: Ins, pla
         control = Sweep(sweep.interview, clean_model, model_name="clean", control=CLEAN_MODEL)
         means = control.means(every, "held out", "paper")
         rows += control.measure("trigger", means, variant="paper", setting="held out")
-        rows += control.unchanged()
+        rows += control.unchanged(ASKED)
     write_measurements(
         measurements, rows, study=job.study, paper="lamparth", recipe=recipe_name(job.spec.language.model)
     )
@@ -96,11 +101,11 @@ class Sweep:
             for row in self._rows(inputs, continuations, site=str(site), **conditions)
         ]
 
-    def unchanged(self) -> list[Measurement]:
-        """The model as it is, on the same prompts; after a random trigger as well."""
+    def unchanged(self, asked: Sequence[str]) -> list[Measurement]:
+        """The model as it is, by the kinds of prompts that it is asked."""
         return [
             row
-            for inputs in ("trigger", "benign", "random trigger")
+            for inputs in asked
             for row in self._rows(inputs, self.interview.write(self.model, inputs), site="unchanged")
         ]
 
