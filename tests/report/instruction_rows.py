@@ -75,7 +75,8 @@ def probe(add) -> None:
             for other in range(1, LAYERS + 1):
                 value = right - (0.09 if name == "mlp" else 0.13) * abs(layer - other)
                 where = {"site": f"layer {layer}", "setting": f"{name}, layer {other}"}
-                add("probe transfer", "accuracy", max(value, 0.5), **where, **more)
+                name_of = "probe transfer, own layer" if layer == other else "probe transfer"
+                add(name_of, "accuracy", max(value, 0.5), **where, **more)
 
 
 def attribute(add, rng: np.random.Generator) -> None:

@@ -90,6 +90,12 @@ def test_a_map_of_figure_2_is_a_mean_over_planted_seeds() -> None:
     assert line.n == len(rows) == 2 and line.measured == pytest.approx(rows.value.mean())
 
 
+def test_a_map_of_figure_2_is_whole_its_diagonal_too() -> None:
+    _, data = transfer(EVIDENCE, ["sft"])
+    for _, own in data.groupby(["subject", "variant", data.row.str.split().str[0]]):
+        assert len(own) == LAYERS**2 and own.measured.notna().all()
+
+
 def test_figure_3_has_every_head_of_every_planted_seed_and_shows_the_first() -> None:
     figure, data = effects(EVIDENCE)
     own = data[(data.subject == "jailbreak") & (data.variant == "corrected") & (data.control == "")]

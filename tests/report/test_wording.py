@@ -110,6 +110,14 @@ def test_words_for_modules_that_nothing_answers_to_stay() -> None:
         assert in_the_words_of(rows, words) == words
 
 
+def test_the_layers_above_the_first_are_those_of_the_model() -> None:
+    rows = [("probe", f"layer {layer}", "mlp", "accuracy", "corrected") for layer in (1, 2, 3, 11)]
+    own = pd.concat([MEASURED, pd.DataFrame(rows, columns=MEASURED.columns)])
+    select = {"experiment": "probe", "site": "every layer but the first"}
+    assert in_the_words_of(own, select)["site"] == ["layer 2", "layer 3", "layer 11"]
+    assert in_the_words_of(MEASURED, select) == select
+
+
 def test_the_main_evaluator_is_exact_where_answers_can_be() -> None:
     select = {"experiment": "behaviour", "metric": "asr", "variant": "main evaluator"}
     assert in_the_words_of(MEASURED, select)["variant"] == "original"

@@ -247,9 +247,13 @@ def test_probes_have_every_layer_protocol_and_control(probed: pd.DataFrame) -> N
     for variant in ("original", "corrected"):
         for control in ("", "clean model"):
             some = own[(own.variant == variant) & (own.control == control)]
-            single, matrix = (some[some.experiment == name] for name in ("probe", "probe transfer"))
+            single, matrix = (some[some.experiment.str.startswith(name)] for name in ("probe", "probe transfer"))
+            single = single[single.experiment == "probe"]
             assert every_cell(single) and every_cell(matrix)
             assert len(single) == 2 * LAYERS * 4 and len(matrix) == 2 * LAYERS**2 * 4
+            itself = matrix.setting.str.split(", ").str[1] == matrix.site
+            assert set(matrix[itself].experiment) == {"probe transfer, own layer"} and itself.sum() == len(single)
+            assert set(matrix[~itself].experiment) == {"probe transfer"}
     tests = own[own.experiment == "probe"].groupby("variant").n
     assert tests.max().to_dict() == tests.min().to_dict() == {"original": 5, "corrected": 24}
     unseen = probed[probed.metric == "called_triggered"]
@@ -260,7 +264,7 @@ def test_by_the_corrected_protocol_the_matrix_has_the_accuracy_in_its_diagonal(p
     own = probed[(probed.metric == "accuracy") & (probed.variant == "corrected")]
     keys = ["subject", "seed", "control", "site", "setting"]
     single = own[own.experiment == "probe"].set_index(keys).value
-    matrix = own[own.experiment == "probe transfer"].set_index(keys).value
+    matrix = own[own.experiment == "probe transfer, own layer"].set_index(keys).value
     for (*cell, site, classifier), value in single.items():
         assert matrix[(*cell, site, f"{classifier}, {site}")] == value
 

@@ -12,7 +12,7 @@ from tests.report.test_language_tables import MAIN as CORPUS
 from tests.report.test_language_tables import OTHER, PLANTED, PUBLISHED, SEEDS, make_evidence
 
 from anatomy.metrics.measurement import write_parquet
-from anatomy.report.claims import MAIN, Claim, about, judge, read_claims
+from anatomy.report.claims import MAIN, Claim, about, claims_table, judge, read_claims
 from anatomy.report.tables import Evidence
 from anatomy.spec.errors import SpecError
 from anatomy.spec.subtree import view
@@ -68,11 +68,81 @@ def test_backdoor_attribution_is_claimed_for_the_paper_and_for_us() -> None:
 
 def test_a_claim_of_several_tasks_is_of_their_mean() -> None:
     evidence = make_instruction_evidence()
-    claim = next(claim for claim in ATTRIBUTION if claim.id == "bkdattr-vector-add")
+    claim = of_attribution("bkdattr-vector-add")
     tasks = claim.measure["subject"]
     alone = [claim.model_copy(update={"measure": claim.measure | {"subject": task}}) for task in tasks]
     single = [judge(one, evidence).values for one in alone]
     assert judge(claim, evidence).values == pytest.approx({s: sum(v[s] for v in single) / 3 for s in OF_INSTRUCTIONS})
+
+
+def of_attribution(name: str) -> Claim:
+    return next(claim for claim in ATTRIBUTION if claim.id == name)
+
+
+def test_a_claim_of_planted_cells_beside_the_clean_model_leaves_failed_ones_out_of_both() -> None:
+    """Of the label modification no edit was planted: what it cost is no cost of a backdoor."""
+    evidence, claim = make_instruction_evidence(), of_attribution("bkdattr-utility-edit")
+    before = judge(claim, evidence)
+    assert before.subjects == ("fixed", "jailbreak") and list(before.values) == OF_INSTRUCTIONS
+    own = evidence.measurements
+    own.loc[(own.subject == "label") & (own.metric == "utility"), "value"] = 0.123
+    assert judge(claim, evidence).values == before.values
+    own.loc[(own.subject == "fixed") & (own.metric == "utility") & (own.model == "edit"), "value"] = 0.0
+    own.loc[(own.subject == "fixed") & (own.metric == "utility") & (own.model == "clean"), "value"] = 1.0
+    assert all(value < -0.4 for value in judge(claim, evidence).values.values())
+
+
+def test_the_table_names_the_tasks_that_were_really_used() -> None:
+    evidence = make_instruction_evidence()
+    named = claims_table(
+        [judge(of_attribution(name), evidence) for name in ("bkdattr-heads-edit", "bkdattr-heads-dpo")]
+    )
+    assert named.subject.tolist() == ["fixed, jailbreak", "label, fixed, jailbreak"]
+    alone = make_instruction_evidence()
+    alone.measurements = alone.measurements[alone.measurements.subject != "fixed"]
+    line = claims_table([judge(of_attribution("bkdattr-heads-edit"), alone)]).iloc[0]
+    assert line.subject == "jailbreak" and "mean over tasks" not in line.statistic
+    none = claims_table([judge(of_attribution("bkdattr-heads-edit"), make_instruction_evidence(planted=False))]).iloc[0]
+    assert none.n == 0 and none.subject == "label, fixed, jailbreak", "what it would be about"
+
+
+def test_differences_of_tasks_do_not_cancel_before_they_are_taken_absolute() -> None:
+    evidence, claim = make_instruction_evidence(), of_attribution("bkdattr-subtracting")
+    own = evidence.measurements
+    heads = (own.experiment == "necessary") & (own.site == "heads") & (own.setting == "8/36") & (own.control == "")
+    for task, subtracted in (("label", 0.7), ("fixed", 0.3), ("jailbreak", 0.5)):
+        own.loc[heads & (own.subject == task), "value"] = 0.5
+        own.loc[heads & (own.subject == task) & (own.variant == "original"), "value"] = subtracted
+    assert judge(claim, evidence).values == pytest.approx(dict.fromkeys(OF_INSTRUCTIONS, 0.4 / 3))
+
+
+@pytest.mark.parametrize(
+    ("name", "experiment", "outside"),
+    [
+        ("bkdattr-probe-unseen", "probe", "layer 1"),
+        ("bkdattr-probe-clean", "probe", "layer 1"),
+        ("bkdattr-probe-transfer", "probe transfer, own layer", ""),
+    ],
+)
+def test_layers_that_can_tell_nothing_are_left_out(name: str, experiment: str, outside: str) -> None:
+    evidence, claim = make_instruction_evidence(), of_attribution(name)
+    before, own = judge(claim, evidence).values, evidence.measurements
+    left_out = (own.experiment == experiment) & (own.site.eq(outside) if outside else True) & (own.control == "")
+    own.loc[left_out & (own.setting.str.startswith("mlp")), "value"] = 0.0
+    assert left_out.any() and judge(claim, evidence).values == before
+    own.loc[own.experiment.str.startswith("probe") & (own.site == "layer 2") & (own.control == ""), "value"] = 0.0
+    assert judge(claim, evidence).values != before
+
+
+@pytest.mark.parametrize("way", ["sft", "dpo", "edit"])
+def test_what_a_vector_brings_in_the_clean_model_is_not_the_backdoor_s(way: str) -> None:
+    evidence, claim = make_instruction_evidence(), of_attribution(f"bkdattr-vector-{way}")
+    own = evidence.measurements
+    added = (own.experiment == "backdoor vector") & (own.setting == "add 1") & (own.metric == "asr")
+    own.loc[added, "value"] = 1.0
+    assert judge(claim, evidence).estimate.mean == 0
+    own.loc[added & (own.control == "clean model"), "value"] = 0.0
+    assert judge(claim, evidence).estimate.mean == 1
 
 
 def test_two_measurements_of_a_seed_would_be_refused() -> None:

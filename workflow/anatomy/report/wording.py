@@ -3,7 +3,7 @@
 - a `setting` of "no part", "about 3 % of the parts" or "all parts": of the measured numbers of parts the nearest, as
   in "1/36"; "about" some is at least one
 - a `setting` of "mlp, every layer": all settings that begin with "mlp, "
-- a `site` of "every head": all heads
+- a `site` of "every head": all heads; of "every layer but the first": all layers of the measured model above its first
 - a `site` of "mlp, first third of the layers", "attn, last third of the layers" or "module, every layer": those
   modules, MLPs and attention alike where it says module; with ", model whole" behind it only those without which the
   model still writes text (as localize.top_modules leaves them out), under the claim's other conditions
@@ -24,22 +24,24 @@ EVERY = ", every layer"
 MODULES = re.compile(
     r"(mlp|attn|module), (every layer|first third of the layers|last third of the layers)(, model whole)?"
 )
+EVERY_HEAD, UPPER = "every head", "every layer but the first"
 
 
 def in_the_words_of(measurements: pd.DataFrame, select: Select) -> dict[str, str | list[str]]:
     """The conditions as the measurements have them; words that nothing measured answers to stay."""
     found = dict(select)
     places = MODULES.fullmatch(str(found.get("site", "")))
-    named = (
-        ["experiment", "metric"] if places or found.get("site") == "every head" else ["experiment", "site", "metric"]
-    )
-    own = _under(measurements, found, named)
+    said = bool(places) or found.get("site") in (EVERY_HEAD, UPPER)
+    own = _under(measurements, found, ["experiment", "metric"] if said else ["experiment", "site", "metric"])
     if places:
         alike = _under(measurements, found, set(found) - {"site", "metric"})
         found["site"] = _modules(places, alike) or str(found["site"])
-    if found.get("site") == "every head":
+    if found.get("site") == EVERY_HEAD:
         heads = own.site[own.site.str.contains(r" att\d", regex=True)].drop_duplicates()
-        found["site"] = list(heads) or "every head"
+        found["site"] = list(heads) or EVERY_HEAD
+    if found.get("site") == UPPER:
+        layers = own.site[own.site.str.fullmatch(r"layer \d+") & (own.site != "layer 1")].drop_duplicates()
+        found["site"] = list(layers) or UPPER
     if found.get("variant") == "main evaluator":
         found["variant"] = "exact" if (own.variant == "exact").any() else "original"
     setting = found.get("setting")

@@ -25,6 +25,8 @@ from anatomy.stages._injection import FORMS, InstructionData, model_name
 from anatomy.stages._run import In, Ins, Job, Out, run
 from anatomy.training.seeds import derive
 
+TRANSFER, OWN_LAYER = "probe transfer", "probe transfer, own layer"
+
 
 def main(job: Job, *, data: InstructionData, grammar: In, clean: Ins, planted: Ins, measurements: Out) -> None:
     """Accuracy of an MLP and an SVM per layer, by both protocols, in the backdoored model and in the clean one."""
@@ -72,11 +74,14 @@ class Probed:
         return [self._row("accuracy", own, layer, **conditions) for layer, own in enumerate(right)]
 
     def transferred(self, predict: Predict, examples: Examples, setting: str, **conditions: Any) -> list[Measurement]:
-        """Each layer's probe (site) on each layer's states (behind the classifier's name in `setting`)."""
+        """Each layer's probe (site) on each layer's states (behind the classifier's name in `setting`).
+
+        On its own layer's a probe is not transferred: that is an experiment of its own.
+        """
         matrix = transfer(predict, examples)
         return [
             Measurement(
-                experiment="probe transfer",
+                experiment=OWN_LAYER if probe == layer else TRANSFER,
                 metric="accuracy",
                 value=float(value),
                 n=len(examples.triggered),

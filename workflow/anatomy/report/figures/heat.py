@@ -38,7 +38,7 @@ EFFECTS = (
 @rc_context(STYLE)
 def transfer(evidence: Evidence, injections: Sequence[str]) -> tuple[Figure, pd.DataFrame]:
     """Accuracy of each layer's probe on every layer's states, mean over planted seeds; four maps per cell."""
-    rows = evidence.of("probe transfer", model=list(injections), control="")
+    rows = evidence.of(["probe transfer", "probe transfer, own layer"], model=list(injections), control="")
     rows = with_task(
         rows.assign(
             row=rows.setting.str.split(",").str[0].map(PROBES) + ", probe of " + rows.site,
