@@ -14,10 +14,10 @@ from anatomy.report.instruction_tables import (
     table_areas,
     table_head_ablation,
     table_head_ablation_everywhere,
-    table_planting,
     table_probe,
     table_vector,
 )
+from anatomy.report.planting_table import table_planting
 
 from .instruction_rows import (
     LAYERS,
