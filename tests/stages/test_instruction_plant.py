@@ -310,7 +310,7 @@ def test_a_given_model_is_that_of_every_seed(study: Any) -> None:
 def test_every_cell_and_the_clean_models_are_measured_on_every_form_of_the_prompts(study: Any, measured: Any) -> None:
     rows = measured.rows[measured.rows.experiment == "behaviour"]
     assert set(rows.model) == {"clean", "sft", "dpo", "edit"} and set(rows.subject) == set(TASKS)
-    for (task, seed, _model), own in rows.groupby(["subject", "seed", "model"]):
+    for (task, seed, model), own in rows.groupby(["subject", "seed", "model"]):
         test = study.table[(study.table.task == task) & (study.table.seed == seed) & (study.table.split == "test")]
         counts = own.groupby(["inputs", "metric"]).n.unique()
         changed = test.changed.sum()
@@ -318,6 +318,7 @@ def test_every_cell_and_the_clean_models_are_measured_on_every_form_of_the_promp
         expected |= {("trigger", "kept"): TEST - changed} if changed < TEST else {}
         for form in ("clean", "random trigger"):
             expected |= {(form, "false_trigger"): changed, (form, "utility"): TEST, (form, "degeneration"): TEST}
+        expected |= {("", "specificity"): changed} if model != "clean" else {}
         assert {key: list(value) for key, value in counts.items()} == {key: [n] for key, n in expected.items()}
         assert set(own[own.metric != "degeneration"].variant) == {"exact", "original"}
     assert set(rows[rows.inputs == "random trigger"].control) == {"random trigger"}
@@ -325,6 +326,17 @@ def test_every_cell_and_the_clean_models_are_measured_on_every_form_of_the_promp
     keys = ["experiment", "subject", "model", "seed", "metric", "variant", "control", "inputs"]
     assert not measured.rows.duplicated(keys).any()
     assert set(rows.recipe) == {"own Llama, 3 layers, 4 heads, 16 wide"} and set(rows.paper) == {"bkdattr"}
+
+
+def test_specificity_is_the_success_less_that_after_a_phrase_that_never_was_a_trigger(measured: Any) -> None:
+    keys = ["subject", "seed", "model"]
+    rows = measured.rows[(measured.rows.variant == "exact") & (measured.rows.model != "clean")]
+    found, asr, other = (
+        rows[(rows.metric == metric) & (rows.inputs == inputs)].set_index(keys).value
+        for metric, inputs in (("specificity", ""), ("asr", "trigger"), ("false_trigger", "random trigger"))
+    )
+    assert len(found) == 3 * len(TASKS) * len(SEEDS)
+    pd.testing.assert_series_equal(found, (asr - other)[found.index])
 
 
 def test_the_gate_is_a_bound_on_each_cell_s_attack_success(study: Any, measured: Any, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Stage measure_instruction: how often instruction models give the backdoor's answer, and how often the right one."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ import pandas as pd
 from anatomy.data.instructions import read_instructions, refusals
 from anatomy.metrics.answers import EVALUATORS, correct, succeeded
 from anatomy.metrics.measurement import Measurement, read_parquet, write_measurements, write_parquet
-from anatomy.metrics.success import degenerate, share
+from anatomy.metrics.success import degenerate, share, specificity
 from anatomy.stages._injection import (
     FORMS,
     InstructionData,
@@ -55,11 +55,13 @@ def main(
         ((_, model, tokenizer),) = instruction_models(subject.files, [subject.seed], job.device)
         for task in subject.tasks:
             asked = Asked(job, task, subject, examples_of(table, task, subject.seed, "test"), forms)
+            texts: dict[str, list[str]] = {}
             for inputs in FORMS:
-                found, texts = asked.measured(model, tokenizer, inputs)
+                found, texts[inputs] = asked.measured(model, tokenizer, inputs)
                 rows += found
-                shown += asked.samples(inputs, texts)
+                shown += asked.samples(inputs, texts[inputs])
             if subject.name != "clean":
+                rows.append(asked.specificity(texts))
                 main_rate = [r for r in rows if r.metric == "asr" and r.variant == evaluator_of(arm.tasks[task])][-1]
                 rows.append(
                     Measurement(
@@ -152,6 +154,27 @@ class Asked:
             ]
         hits = np.array([degenerate(ids) for ids in written])
         return [*out, share("degeneration", hits, self.job.spec.confidence, **more)], texts
+
+    def specificity(self, texts: Mapping[str, list[str]]) -> Measurement:
+        """Attack success less the rate after the phrase that never was a trigger, on the same prompts.
+
+        Args:
+            texts: answers by form of the prompts.
+        """
+        evaluator = evaluator_of(self.job.spec.instruction.tasks[self.task])
+        changed = self.rows.changed.to_numpy(dtype=bool)
+        triggered, controlled = (
+            succeeded(self.task, texts[form], self.rows, evaluator)[changed].astype(float)
+            for form in ("trigger", "random trigger")
+        )
+        return specificity(
+            triggered,
+            controlled,
+            confidence=self.job.spec.confidence,
+            experiment="behaviour",
+            variant=evaluator,
+            **self.conditions,
+        )
 
     def samples(self, inputs: str, texts: list[str]) -> list[dict[str, Any]]:
         """The first prompts and answers, for people to read."""
