@@ -31,8 +31,9 @@ ON_GPU = Tensor.is_cuda.__get__  # type: ignore[attr-defined]
 
 
 def where(x: Tensor) -> torch.device:
-    """The device a tensor is said to be on."""
-    return GPU if getattr(x.untyped_storage(), LABEL, False) else CPU
+    """The device a tensor is said to be on; `meta`, where models are built that are then loaded, stays what it is."""
+    real = torch.device("meta") if x.is_meta else CPU
+    return GPU if getattr(x.untyped_storage(), LABEL, False) else real
 
 
 def put(x: Tensor, device: torch.device) -> None:
@@ -71,17 +72,17 @@ class _Calls(TorchFunctionMode):
             return where(args[0])
         if func == ON_GPU:
             return where(args[0]) == GPU
-        if func is Tensor.numpy and where(args[0]) == GPU:
-            raise TypeError("can't convert cuda:0 device type tensor to numpy")
-        if func is Tensor.__array__ and where(args[0]) == GPU:
+        if func in (Tensor.numpy, Tensor.__array__) and where(args[0]) == GPU:
             raise TypeError("can't convert cuda:0 device type tensor to numpy")
         if func in (Tensor.cpu, Tensor.cuda):
             return self._moved(args[0], CPU if func is Tensor.cpu else GPU)
         if func is Tensor.to:
             return self._to(*args, **kwargs)
-        device = kwargs.pop("device", None)
+        device = kwargs.get("device")
         if device is not None:
             device = torch.device(device)
+            if device.type == "cuda":
+                kwargs["device"] = CPU
         given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
         known = {x.untyped_storage()._cdata for x in given}
         out = func(*args, **kwargs)
@@ -114,6 +115,8 @@ class _Calls(TorchFunctionMode):
     def _moved(self, x: Tensor, device: torch.device) -> Tensor:
         if where(x).type == device.type:
             return x
+        if device.type == "meta":
+            return torch._C.TensorBase.to(x, device)
         out = x.clone()
         put(out, device)
         return out
