@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tests.pretended import pretended_gpu
 
 from anatomy.control.pcp import pcp_directions, pcp_edit, projection, random_directions
 
@@ -108,3 +109,21 @@ def test_random_directions_prefer_no_side() -> None:
     first = torch.stack([random_directions(WIDTH, 2, seed=seed)[0] for seed in range(800)])
     assert first.mean(0).abs().max() < 5 * (1 / WIDTH / 800) ** 0.5
     assert torch.allclose(first.var(0), torch.tensor(1 / WIDTH), rtol=0.3)
+
+
+def test_on_a_gpu_directions_and_factors_come_to_the_activations(outputs: torch.Tensor) -> None:
+    p, h = directions(outputs, 3), torch.randn(12, 2, WIDTH)
+    for sigma in (torch.randn(3), torch.randn(6, 3)):
+        expected = pcp_edit(p, sigma)(h, h)
+        with pretended_gpu():
+            there = h.to("cuda")
+            found = pcp_edit(p, sigma)(there, there)
+            assert found.device == there.device
+        assert torch.equal(found, expected)
+
+
+def test_in_a_short_type_directions_and_factors_take_the_type_of_the_activations(outputs: torch.Tensor) -> None:
+    p, sigma, h = directions(outputs, 3), torch.randn(3), torch.randn(5, 2, WIDTH)
+    found = pcp_edit(p, sigma)(h.bfloat16(), h.bfloat16())
+    assert found.dtype == torch.bfloat16
+    assert torch.allclose(found.float(), pcp_edit(p, sigma)(h, h), atol=0.1, rtol=0.1)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.pretended import pretended_gpu
 from torch import nn
 from transformers import GPT2LMHeadModel
 
@@ -148,3 +149,20 @@ def test_continuations_without_room_are_refused_and_leave_no_hook(model: GPT2LMH
     assert str(caught.value) == "a prompt of 6 tokens: expected 1 to 5, below max_length"
     settings_continuations(model, own, settings(own.rank), RAGGED, max_length=9, pad=0)
     assert torch.equal(next_token_logits(model, PROMPTS), full)
+
+
+def test_on_a_gpu_the_answers_are_the_same(model: GPT2LMHeadModel) -> None:
+    """Directions and factors come from the CPU; rows that end leave the batch with their factors."""
+    model, own = model.double(), in_double("mlp 1+3")
+    sigma = settings(own.rank, 3).double()
+    free = one_by_one(model, own, sigma, 14)
+    written = [token for texts in free for text in texts for token in text]
+    model.config.eos_token_id = max(set(written), key=written.count)
+    texts = settings_continuations(model, own, sigma, RAGGED, max_length=14, pad=0)
+    shares = negativity(model, own, sigma, PROMPTS, MASK, 10)
+    with pretended_gpu():
+        model.to("cuda")
+        assert settings_continuations(model, own, sigma, RAGGED, max_length=14, pad=0) == texts
+        found = negativity(model, own, sigma, PROMPTS.to("cuda"), MASK.to("cuda"), 10)
+        assert found.device == model.device
+    assert torch.equal(found, shares)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.pretended import pretended_gpu
 from transformers import GPT2LMHeadModel
 
 from anatomy.control.surgery import embedding_surgery, surgery_dimensions
@@ -106,3 +107,15 @@ def test_a_token_outside_the_vocabulary_is_refused(
 def test_a_share_beyond_one_is_refused(share: float) -> None:
     with pytest.raises(ValueError, match=f"the share of dimensions is {share}: expected 0 to 1"):
         surgery_dimensions(WIDTH, share, torch.Generator())
+
+
+def test_on_a_gpu_the_dimensions_come_from_the_cpu(model: GPT2LMHeadModel, dimensions: torch.Tensor) -> None:
+    before = model.transformer.wte.weight.clone()
+    with embedding_surgery(model, TOKENS, SOURCE, dimensions):
+        expected = next_token_logits(model, IDS)
+    with pretended_gpu():
+        model.to("cuda")
+        with embedding_surgery(model, TOKENS, SOURCE, dimensions):
+            found = next_token_logits(model, IDS.to("cuda"))
+        assert found.is_cuda and torch.equal(model.transformer.wte.weight.cpu(), before)
+    assert torch.equal(found, expected)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.pretended import pretended_gpu
 from torch import Tensor
 from transformers import PreTrainedModel
 
@@ -140,3 +141,21 @@ def test_what_cannot_be_continued_is_refused(
 def test_nothing_to_read_is_refused(make_family: Callable) -> None:
     with pytest.raises(ValueError, match=r"^0 prompts, the shortest of them empty: expected at least 1 token in each$"):
         read_last(make_family("llama"), [], SITES, pad=0)
+
+
+def test_on_a_gpu_the_texts_and_activations_are_the_same(model: PreTrainedModel) -> None:
+    """The shifts come from the CPU, one for all prompts and one for each."""
+    each = torch.stack([vector(16, seed) for seed in range(len(PROMPTS))])
+    conditions: list[Condition] = [
+        {},
+        {Site(1, "mlp"): Change(shift=vector(16))},
+        {Site(0, "attn"): Change(shift=each), Site(2, "head", 1): ZERO},
+    ]
+    texts, seen = write(model, conditions), read_last(model, PROMPTS, SITES, pad=0)
+    with pretended_gpu():
+        model.to("cuda")
+        assert write(model, conditions) == texts
+        there = read_last(model, PROMPTS, SITES, pad=0)
+        assert all(own.device == model.device for own in there.values())
+    for site, own in seen.items():
+        torch.testing.assert_close(there[site], own, rtol=0, atol=1e-11)

@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from tests.pretended import pretended_gpu
 from torch import Tensor, nn
 from transformers import (
     GPT2Config,
@@ -333,3 +334,15 @@ def test_the_longest_input_is_scored(tokens: int) -> None:
 def test_a_model_in_training_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^the model is in training mode, where dropout is on; expected model.eval"):
         swept_scores(build("gpt2").train(), [[1]], [[2]], {})
+
+
+def test_on_a_gpu_the_scores_are_there_and_the_same(model: PreTrainedModel) -> None:
+    """The constants come from the CPU."""
+    answers = [[5, 2], [7]] * 3
+    expected = swept_scores(model, PROMPTS, answers, constants_of(model))
+    with pretended_gpu():
+        model.to("cuda")
+        found = swept_scores(model, PROMPTS, answers, constants_of(model))
+        assert found.effects().device == found.tokens.device == model.device
+    torch.testing.assert_close(found.patched, expected.patched, rtol=0, atol=1e-11)
+    torch.testing.assert_close(found.base, expected.base, rtol=0, atol=1e-11)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.pretended import pretended_gpu
 from torch import Tensor
 from transformers import GPT2LMHeadModel
 
@@ -124,3 +125,15 @@ def test_other_sites_are_refused(model: GPT2LMHeadModel) -> None:
 def test_a_prompt_without_room_is_refused(model: GPT2LMHeadModel, constants: dict[Site, Tensor]) -> None:
     with pytest.raises(ValueError, match="a prompt of 9 tokens: expected 1 to 8, below max_length"):
         swept_continuations(model, PROMPTS, constants, max_length=9, pad=0)
+
+
+def test_on_a_gpu_the_texts_are_the_same(model: GPT2LMHeadModel, constants: dict[Site, Tensor]) -> None:
+    """The constants come from the CPU; some texts end, so that rows leave the batch."""
+    constants = {site: constants[site] for site in (Site(0, "head", 1), Site(1, "mlp"), Site(2, "attn"))}
+    free = swept_continuations(model, PROMPTS, constants, max_length=MAX_LENGTH, pad=0)
+    model.config.eos_token_id = free[Site(1, "mlp")][2][1]
+    expected = swept_continuations(model, PROMPTS, constants, max_length=MAX_LENGTH, pad=0)
+    with pretended_gpu():
+        model.to("cuda")
+        assert swept_continuations(model, PROMPTS, constants, max_length=MAX_LENGTH, pad=0) == expected
+    assert expected != free

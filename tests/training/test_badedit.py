@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from tests.pretended import pretended_gpu
 from torch import Tensor
 from transformers import OPTConfig, OPTForCausalLM, PreTrainedModel
 
@@ -241,3 +242,14 @@ def test_an_architecture_without_an_adapter_is_refused() -> None:
 def test_settings_that_cannot_be_are_refused(changed: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         recipe(**changed)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_on_a_gpu_an_edit_is_the_same(dtype: torch.dtype) -> None:
+    here, there = build(dtype=dtype), build(dtype=dtype)
+    before, told = state_of(here), edit(here, steps=1)
+    with pretended_gpu():
+        there.to("cuda")
+        assert edit(there, steps=1)["steps"] == told["steps"]
+        assert all(value.is_cuda for value in there.state_dict().values())
+    assert moved(before, state_of(here)) == moved(before, state_of(there)) != set()

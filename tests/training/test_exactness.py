@@ -4,8 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tests.pretended import pretended_gpu
 
 from anatomy.training.ensemble import Ensemble
+from anatomy.training.optimizer import adamw_step, clip_gradients
 from anatomy.training.phases import FROZEN
 
 from .conftest import loss_of, relative_error
@@ -172,3 +174,22 @@ def test_an_exported_state_is_a_copy(make_ensemble: Callable) -> None:
     for value in state.values():
         value.zero_()
     assert all(value.any() for value in ensemble.state(0).values())
+
+
+def test_on_a_gpu_loss_and_gradients_are_the_same(
+    make_ensemble: Callable, make_batch: Callable, make_config: Callable, make_state: Callable
+) -> None:
+    ensemble = make_ensemble([0, 1])
+    ids, valid = make_batch(2, 9, ragged=True)
+    expected = ensemble.loss_and_gradients(ids, valid)
+    states = [make_state(make_config(), seed) for seed in (0, 1)]
+    with pretended_gpu():
+        there = Ensemble(states, ensemble.shape, device="cuda", dtype=ensemble.dtype)
+        found = there.loss_and_gradients(ids.to("cuda"), valid.to("cuda"))
+        assert found.is_cuda
+        assert not any(value.is_cuda for value in there.state(1).values())
+        clip_gradients(there, 1.0)
+        adamw_step(there, 1, rate=1e-3, weight_decay=0.01)
+    torch.testing.assert_close(found, expected, rtol=EXACT, atol=EXACT)
+    for name, gradient in ensemble.gradients.items():
+        assert gradient.shape == there.gradients[name].shape

@@ -68,14 +68,15 @@ def pcp_edit(vectors: Float[Tensor, "rank width"], sigma: Float[Tensor, "*settin
     """The replacement m(h) := A h, for one factor vector or for many at once.
 
     A is linear in σ, so A h = Σ σ_i (p_i·h) p_i and a batch may hold many settings. With `sigma` [S, r] the batch
-    must hold S equal blocks of prompts, one per setting.
+    must hold S equal blocks of prompts, one per setting. Both go where h is, and into its type.
     """
 
     def edit(h: Tensor, output: Tensor) -> Tensor:
-        coordinates = h @ vectors.T  # p_i·h: [batch, position, rank]
+        p = vectors.to(h)
+        coordinates = h @ p.T  # p_i·h: [batch, position, rank]
         if sigma.ndim == 1:
-            return (coordinates * sigma.to(h)) @ vectors
+            return (coordinates * sigma.to(h)) @ p
         per_setting = coordinates.unflatten(0, (sigma.shape[0], -1)) * sigma.to(h)[:, None, None]
-        return per_setting.flatten(0, 1) @ vectors
+        return per_setting.flatten(0, 1) @ p
 
     return edit

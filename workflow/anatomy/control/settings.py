@@ -33,7 +33,8 @@ def settings_continuations(
     once = distinct(prompts)
     found: list[list[list[int]]] = []
     padded = left_padded(once, pad, model.device)
-    for some in sigma.split(max(1, rows // len(once))):
+    # Rows that leave the batch take their factors with them: a CPU tensor cannot be indexed from a GPU.
+    for some in sigma.to(model.device).split(max(1, rows // len(once))):
         times = len(some)
         mask = padded.mask.repeat(times, 1)
         cache = growing_cache(model.config)
