@@ -16,7 +16,6 @@ from anatomy.localize.ablation_curves import (
     common_shares,
     doublings,
     head_counts,
-    kept,
     matched,
     part_counts,
     shuffled,
@@ -109,7 +108,7 @@ def test_a_planted_head_is_necessary_and_sufficient_and_its_vector_does_what_it_
         return [sum(text == [target] for text in texts) / len(texts) for texts in found]
 
     others = matched(ranking[:1], 4, np.random.default_rng(0))
-    ablated = [{}, zeroed(ranking[:1]), zeroed(others), kept(ranking, 1), kept(ranking, 0)]
+    ablated = [{}, zeroed(ranking[:1]), zeroed(others), zeroed(ranking[1:]), zeroed(ranking)]
     whole, without, without_others, alone, none = share(triggered, *ablated)
     assert whole == 1 and without_others == alone == whole and without == none == 0
     steps = [steered(1, v, c) for v, c in ((nothing, 1.0), (vector, 1.0), (vector, -1.0))]
@@ -226,15 +225,6 @@ def silence(projection: Any) -> None:
     projection.weight.zero_()
     if projection.bias is not None:
         projection.bias.zero_()
-
-
-def test_necessary_and_sufficient_are_the_two_halves(model: PreTrainedModel) -> None:
-    for kind in ("heads", "mlps", "layers"):
-        ranking = sites_of(model, kind)[::-1]
-        assert kept(ranking, len(ranking)) == zeroed([]) == {}
-        assert kept(ranking, 0) == zeroed(ranking)
-        halves = kept(ranking, 2) | zeroed(ranking[:2])
-        assert halves == zeroed(ranking) and not set(kept(ranking, 2)) & set(zeroed(ranking[:2]))
 
 
 def test_counts_double_up_to_the_share() -> None:

@@ -151,6 +151,7 @@ def test_a_chat_model_keeps_the_type_it_was_saved_in_where_that_is_wanted(llama:
     """A model of billions of parameters is loaded, saved and loaded again in a short type; float32 is the default."""
     model, _ = load_pretrained(str(llama), key=KEY, dtype="bfloat16")
     save_chat_model(llama.parent / "again", model, chat_tokenizer(["happy love"], limit=300, positions=16))
+    assert json.loads((llama.parent / "again/config.json").read_text())["dtype"] == "bfloat16"
     again = load_pretrained(str(llama.parent / "again"), key=KEY, dtype="auto")[0].state_dict()
     assert {value.dtype for value in again.values()} == {torch.bfloat16}
     assert all(torch.equal(value, again[name]) for name, value in model.state_dict().items())

@@ -105,7 +105,7 @@ def ablate(add, success: float, rng: np.random.Generator) -> None:
             add("head ablation, training prompts", "asr", success * 0.5**count, **more)
     for kind, counts in COUNTS.items():
         for experiment, (metric, inputs), control in product(
-            ("necessary", "sufficient", "necessary, all positions"),
+            ("necessary", "sufficient", "necessary, all positions", "sufficient, all positions"),
             (("asr", "trigger"), ("utility", "clean")),
             ("", "random order"),
         ):
@@ -114,7 +114,7 @@ def ablate(add, success: float, rng: np.random.Generator) -> None:
             for count in counts:
                 share = count / counts[-1]
                 full = success if metric == "asr" else 0.95
-                value = full * (1 - share) ** power if experiment != "sufficient" else full * share**0.5
+                value = full * (1 - share) ** power if experiment.startswith("necessary") else full * share**0.5
                 setting = f"{count}/{counts[-1]}"
                 add(experiment, metric, value, setting=setting, variant="exact", **where)
                 if (experiment, kind, control) == ("necessary", "heads", ""):

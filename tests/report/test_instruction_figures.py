@@ -30,6 +30,7 @@ FIGURES: dict[str, Draw] = {
     "necessary": instruction.necessary,
     "sufficient": instruction.sufficient,
     "everywhere": instruction.necessary_everywhere,
+    "kept_everywhere": instruction.sufficient_everywhere,
     "figure_04": lambda evidence: vector.by_layer(evidence, ["sft"]),
     "vector": lambda evidence: vector.by_layer(evidence, ["dpo", "edit"]),
     "coefficients": vector.by_coefficient,

@@ -249,8 +249,9 @@ def test_only_the_published_coefficient_is_in_table_2() -> None:
 
 def test_areas_compare_heads_mlps_and_layers() -> None:
     table = table_areas(EVIDENCE)
-    ways = ("ablated", "kept, all others ablated", "ablated at all positions")
-    kinds = {f"{kind} {way}" for kind in ("heads", "mlps", "layers") for way in ways}
+    ways = ("ablated", "kept, all others ablated")
+    places = ("", " at all positions")
+    kinds = {f"{kind} {way}{place}" for kind in ("heads", "mlps", "layers") for way in ways for place in places}
     for control in ("", "random order"):
         own = table[table.control == control]
         assert set(own.row) == kinds and set(own.metric) == {"asr_area", "utility_area", "asr_end"}
@@ -262,6 +263,7 @@ def test_areas_compare_heads_mlps_and_layers() -> None:
         ("heads ablated", "necessary", "36/36"),
         ("mlps ablated at all positions", "necessary, all positions", "6/6"),
         ("layers kept, all others ablated", "sufficient", "0/6"),
+        ("heads kept, all others ablated at all positions", "sufficient, all positions", "0/36"),
     ],
 )
 def test_the_end_of_a_curve_is_where_no_part_is_left(row: str, experiment: str, setting: str) -> None:

@@ -29,7 +29,7 @@ from anatomy.stages._injection import InstructionData
 from anatomy.stages._run import Job
 
 SEEDS, LAYERS, HEADS = [0, 3], 3, 4
-CURVES = ("necessary", "sufficient", "necessary, all positions")
+CURVES = ("necessary", "sufficient", "necessary, all positions", "sufficient, all positions")
 TASKS: dict[str, Any] = {
     "fixed": {
         "source": {"kind": "language"},
@@ -153,17 +153,18 @@ def test_no_ablation_is_one_number_wherever_it_stands(effects: pd.DataFrame) -> 
         own = effects[(effects.metric == metric) & (effects.inputs == form)]
         unchanged = ["head ablation", "necessary", "necessary, all positions"]
         nothing = own[own.setting.str.startswith("0/") & own.experiment.isin(unchanged)]
-        kept = own[own.setting.isin(["12/12", "3/3"]) & (own.experiment == "sufficient")]
+        kept = own[own.setting.isin(["12/12", "3/3"]) & own.experiment.str.startswith("sufficient")]
         both = pd.concat([nothing, kept]).groupby(["subject", "seed"]).value
-        assert (both.nunique() == 1).all() and (both.count() == 2 + 2 + 1 + 2 * (3 + 3 + 3)).all()
+        assert (both.nunique() == 1).all() and (both.count() == 2 + 2 + 1 + 2 * 3 * 4).all()
 
 
-def test_all_parts_ablated_is_none_kept(effects: pd.DataFrame) -> None:
+@pytest.mark.parametrize("where", ["", ", all positions"])
+def test_all_parts_ablated_is_none_kept(where: str, effects: pd.DataFrame) -> None:
     own = effects[effects.metric.isin(["asr", "utility"])]
     own = own[own.variant == "exact"]
     for kind, total in (("heads", 12), ("mlps", 3), ("layers", 3)):
         ends = [
-            own[(own.experiment == name) & (own.site == kind) & (own.setting == setting)].value.tolist()
+            own[(own.experiment == name + where) & (own.site == kind) & (own.setting == setting)].value.tolist()
             for name, setting in (("necessary", f"{total}/{total}"), ("sufficient", f"0/{total}"))
         ]
         assert ends[0] == ends[1] and len(ends[0]) == 2 * 2 * len(TASKS) * len(SEEDS)
@@ -178,6 +179,20 @@ def test_random_orders_stand_beside_every_curve_and_end_where_it_ends(effects: p
     count, total = (random.index.get_level_values("setting").str.split("/").str[i] for i in (0, -1))
     same = random.value == ranking.value[random.index]
     assert same[(count == "0") | (count == total)].all()
+
+
+def test_what_is_ablated_and_what_is_kept_are_the_two_halves(study: Any) -> None:
+    model, _ = load_pretrained(str(study.files["planted"][0].parent), key="model")
+    for kind in ("heads", "mlps", "layers"):
+        order = sites_of(model, kind)[::-1]
+        plan = attribute_heads.curves(kind, order)
+        assert all(a.everywhere == a.experiment.endswith(", all positions") for a in plan)
+        for where in ("", ", all positions"):
+            ablated, others = (
+                {a.count: a.parts for a in plan if a.experiment == name + where} for name in ("necessary", "sufficient")
+            )
+            assert list(ablated) == list(others) and (max(ablated), min(ablated)) == (len(order), 0)
+            assert all([*ablated[count], *others[count]] == order for count in ablated)
 
 
 def test_random_orders_are_the_seed_s_own_and_not_the_ranking(study: Any) -> None:
@@ -239,7 +254,7 @@ def test_areas_are_those_of_the_curves_at_the_same_shares(effects: pd.DataFrame)
         for cell, values in curve.sort_values("share").groupby(["subject", "seed"]):
             at = np.interp([0, 1 / 3, 2 / 3, 1], values.share, values.value)
             assert areas[cell] == pytest.approx(np.trapezoid(at, dx=1 / 3))
-    assert len(effects[effects.metric.str.endswith("_area")]) == 2 * 3 * 2 * 3 * len(TASKS) * len(SEEDS)
+    assert len(effects[effects.metric.str.endswith("_area")]) == 2 * len(CURVES) * 2 * 3 * len(TASKS) * len(SEEDS)
 
 
 def test_probes_have_every_layer_protocol_and_control(probed: pd.DataFrame) -> None:

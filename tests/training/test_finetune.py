@@ -11,7 +11,9 @@ from torch import Tensor
 from transformers import GPT2LMHeadModel, Trainer
 
 from anatomy.data.padding import padded
+from anatomy.data.tokenizer import train_tokenizer
 from anatomy.metrics.loss import validation_loss
+from anatomy.models.layout import MODEL_FILES
 from anatomy.models.load import weights
 from anatomy.models.parts import PROJECTIONS, in_parts
 from anatomy.models.toy import load_model, model_from_state, save_model
@@ -131,12 +133,22 @@ def test_lora_moves_the_named_projections_of_a_plain_model(
 
 @pytest.mark.parametrize("how", [BY_ALL, BY_LORA])
 def test_the_model_that_comes_back_is_ready_to_be_measured(how: Method, make_model: Callable, tmp_path: Path) -> None:
-    from anatomy.data.tokenizer import train_tokenizer
-
     model, _ = finetune(make_model(), texts(), recipe(epochs=1), how, seed=0, device="cpu", checkpoints=tmp_path / "c")
     assert not model.training and not any(p.requires_grad for p in model.parameters()) and model.config.use_cache
     save_model(tmp_path / "saved", weights(model), model.config, train_tokenizer(["a b"]))
     assert equal(load_model(tmp_path / "saved").state_dict(), model.state_dict())
+
+
+@pytest.mark.parametrize("how", [BY_ALL, BY_LORA])
+def test_a_job_killed_after_training_saves_the_same_files(how: Method, make_model: Callable, tmp_path: Path) -> None:
+    """The second time the checkpoint of the end is taken, and Trainer, which notes things in the model, never runs."""
+    for place in ("trained", "taken"):
+        model, _ = finetune(
+            make_model(), texts(), recipe(epochs=1), how, seed=0, device="cpu", checkpoints=tmp_path / "c"
+        )
+        save_model(tmp_path / place, weights(model), model.config, train_tokenizer(["a b"]))
+    for name in MODEL_FILES:
+        assert (tmp_path / "trained" / name).read_bytes() == (tmp_path / "taken" / name).read_bytes(), name
 
 
 def first_gradient(model: GPT2LMHeadModel, rows: list[list[int]], folder: Path, **options: Any) -> Tensor:

@@ -40,7 +40,10 @@ INSTRUCTION_NOTEBOOKS |= {
     ),
     "instruction_curves": (
         instruction_measured("attribution"),
-        [*attribution_table("areas"), *attribution_figure("necessary", "sufficient", "everywhere")],
+        [
+            *attribution_table("areas"),
+            *attribution_figure("necessary", "sufficient", "everywhere", "kept_everywhere"),
+        ],
     ),
     "instruction_vector": (
         instruction_measured("vector"),

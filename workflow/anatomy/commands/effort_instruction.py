@@ -32,7 +32,7 @@ def instruction_work(rule: str, wildcards: Mapping[str, str], spec: Mapping[str,
     asked = prompts * parameters * (TOKENS + arm["evaluation"]["max_new_tokens"])
     attribution, vector = arm["attribution"], arm["vector"]
     parts = layers * (heads + 2)
-    ablated = 3 * parts * (1 + attribution["random_draws"])  # ablated, kept, ablated at all positions
+    ablated = 4 * parts * (1 + attribution["random_draws"])  # ablated and kept; at the last position, and at all
     steered = layers * (len(vector["coefficients"]) * (1 + 2 * vector["random_draws"]) + 1)
     units = {
         "make_instruction_data": prompts * sum(data[key] for key in ("pretrain", "train", "attribution", "test")),

@@ -50,11 +50,6 @@ def subtracted(parts: Sequence[Site], own: Mapping[Site, Float[Tensor, "prompt w
     return {site: Change(shift=-own[site]) for site in parts}
 
 
-def kept(ranking: Sequence[Site], count: int) -> Condition:
-    """All but the first parts are zero."""
-    return zeroed(ranking[count:])
-
-
 def matched(chosen: Sequence[Site], per_layer: int, generator: np.random.Generator) -> list[Site]:
     """Random heads, as many in each layer as are chosen there; other ones as far as there are others."""
     found = []

@@ -1,16 +1,14 @@
 """Models that follow instructions: a fresh one of the Llama architecture, and any of them as a directory."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors.torch import save_file
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from anatomy.data.chat import save_chat_tokenizer
 from anatomy.models.load import weights
-from anatomy.provenance.digest import atomic_path, write_text_atomic
+from anatomy.models.save import save_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -47,10 +45,5 @@ def fresh_llama(config: LlamaConfig, seed: int) -> LlamaForCausalLM:
 
 def save_chat_model(folder: Path, model: PreTrainedModel, tokenizer: "PreTrainedTokenizerFast") -> None:
     """Write a Hugging Face directory, each file atomically: safetensors only, the tokenizer and its template inside."""
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in weights(model).items()}
-    with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
-    described = {**model.config.to_diff_dict(), "architectures": [type(model).__name__], "dtype": str(model.dtype)[6:]}
-    write_text_atomic(folder / "config.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
+    save_weights(folder, weights(model), model.config, type(model).__name__)
     save_chat_tokenizer(folder, tokenizer)

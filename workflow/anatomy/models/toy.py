@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from anatomy.provenance.digest import ArtifactError, atomic_path, write_text_atomic
+from anatomy.models.save import save_weights
+from anatomy.provenance.digest import ArtifactError, write_text_atomic
 from anatomy.training.ensemble import Shape
 
 if TYPE_CHECKING:
@@ -63,11 +64,7 @@ def save_model(
     folder: Path, state: dict[str, torch.Tensor], config: GPT2Config, tokenizer: "PreTrainedTokenizerFast"
 ) -> None:
     """Write a Hugging Face directory, each file atomically: safetensors only, the tokenizer inside."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_path(folder / "model.safetensors") as temporary:
-        save_file(state, temporary, metadata={"format": "pt"})
-    described = {**config.to_diff_dict(), "architectures": ["GPT2LMHeadModel"]}
-    write_text_atomic(folder / "config.json", json.dumps(described, indent=2, sort_keys=True) + "\n")
+    save_weights(folder, state, config, "GPT2LMHeadModel")
     save_tokenizer(folder, tokenizer)
 
 

@@ -88,6 +88,7 @@ def table_areas(evidence: Evidence) -> pd.DataFrame:
             "necessary": "ablated",
             "sufficient": "kept, all others ablated",
             "necessary, all positions": "ablated at all positions",
+            "sufficient, all positions": "kept, all others ablated at all positions",
         }
         metrics = ["asr", "asr_area", "utility_area"]
         rows = evidence.of(list(words), planted_only=planted_only, variant="exact", metric=metrics)
@@ -101,7 +102,7 @@ def table_areas(evidence: Evidence) -> pd.DataFrame:
 def with_none_left(curves: pd.DataFrame) -> pd.DataFrame:
     """The points of curves at which all parts are ablated, their metric named "..._end"."""
     count, total = (curves.setting.str.split("/").str[i] for i in (0, -1))
-    ends = curves[count == total.where(curves.experiment != "sufficient", "0")]
+    ends = curves[count == total.where(~curves.experiment.str.startswith("sufficient"), "0")]
     return ends.assign(metric=ends.metric + "_end")
 
 

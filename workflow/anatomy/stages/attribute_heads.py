@@ -39,7 +39,9 @@ from anatomy.training.seeds import derive
 
 Ranking = dict[str, list[Site]]  # by kind
 RANDOM, RANDOM_ORDER = "random heads", "random order"
-NECESSARY, SUFFICIENT, EVERYWHERE = CURVES = ("necessary", "sufficient", "necessary, all positions")
+NECESSARY, SUFFICIENT = "necessary", "sufficient"
+EVERYWHERE = ", all positions"
+CURVES = tuple(name + where for where in ("", EVERYWHERE) for name in (NECESSARY, SUFFICIENT))
 
 
 def main(job: Job, *, data: InstructionData, grammar: In, clean: Ins, planted: Ins, measurements: Out) -> None:
@@ -140,13 +142,12 @@ def planned(cell: Cell, ranking: Ranking) -> list[Ablation]:
 
 
 def curves(kind: str, order: list[Site], control: str = "") -> list[Ablation]:
-    """The parts of a kind ablated one after the other, kept one after the other, and ablated at all positions."""
+    """The parts of a kind ablated one after the other, and kept one after the other; both at all positions, too."""
     found, total = [], len(order)
     for count in part_counts(total):
-        first, others = tuple(order[:count]), tuple(order[count:])
-        found.append(Ablation(first, NECESSARY, kind, count, total, control=control))
-        found.append(Ablation(others, SUFFICIENT, kind, count, total, control=control))
-        found.append(Ablation(first, EVERYWHERE, kind, count, total, control=control, everywhere=True))
+        for name, ablated in ((NECESSARY, tuple(order[:count])), (SUFFICIENT, tuple(order[count:]))):
+            found.append(Ablation(ablated, name, kind, count, total, control=control))
+            found.append(Ablation(ablated, name + EVERYWHERE, kind, count, total, control=control, everywhere=True))
     return found
 
 

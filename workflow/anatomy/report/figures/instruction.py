@@ -157,6 +157,13 @@ def necessary_everywhere(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
     return _curves(evidence, "necessary, all positions", "share of the parts ablated at all positions, same order")
 
 
+@rc_context(STYLE)
+def sufficient_everywhere(evidence: Evidence) -> tuple[Figure, pd.DataFrame]:
+    """As `sufficient`, all other parts ablated at all positions."""
+    along = "share of the parts kept, all others ablated at all positions, same order"
+    return _curves(evidence, "sufficient, all positions", along)
+
+
 def _curves(evidence: Evidence, experiment: str, along: str) -> tuple[Figure, pd.DataFrame]:
     rows = evidence.of(experiment, metric=["asr", "utility"], variant="exact")
     counts = rows.setting.str.split("/")
