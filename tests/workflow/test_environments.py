@@ -9,14 +9,16 @@ import json
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
-from importlib.metadata import packages_distributions
+from importlib.metadata import distributions, packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from rattler import MatchSpec
 from snakemake.cli import parse_args
 from tests.workflow.conftest import ALL_RULES, NOTEBOOKS, Checkout
@@ -109,6 +111,16 @@ def test_torch_for_cpu_and_cuda_differ_in_torch_alone() -> None:
 
 def test_no_cuda_library_is_locked() -> None:
     assert not [name for name in locked() if name.startswith(("nvidia", "triton", "cuda"))]
+
+
+def test_every_pin_installs_on_the_oldest_python_that_is_promised() -> None:
+    """A release may ask for a later patch level of the same Python than a distribution ships."""
+    promised = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    oldest = promised.removeprefix(">=") + ".0"
+    asked = {plain(own.name): own.metadata["Requires-Python"] for own in distributions() if plain(own.name) in locked()}
+    assert len(asked) > 200
+    too_new = {name: python for name, python in asked.items() if python and oldest not in SpecifierSet(python)}
+    assert not too_new
 
 
 # --- rules and their environments ---------------------------------------------------------------------------------
