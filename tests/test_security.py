@@ -136,13 +136,27 @@ def test_an_archive_that_holds_anything_else_is_refused_whole(bad: tarfile.TarIn
 
 
 def test_metadata_that_is_a_link_leads_nowhere(checkout: Path) -> None:
-    """Snakemake's own folder replaced by a link: what it leads to is not written into."""
+    """Snakemake's own folder, or a record in it, replaced by a link: what it leads to is not written into."""
+    packed = pack(checkout / "a.tar.gz", [member("metadata/good"), member("metadata/one")])
     (checkout.parent / "elsewhere").mkdir()
-    (checkout / ".snakemake").mkdir()
-    (checkout / ".snakemake/metadata").symlink_to(checkout.parent / "elsewhere")
-    with pytest.raises(ArtifactError, match="cannot be unpacked"):
-        unpack_metadata(pack(checkout / "a.tar.gz", [member("metadata/one")]))
+    metadata = checkout / ".snakemake/metadata"
+    metadata.parent.mkdir()
+    metadata.symlink_to(checkout.parent / "elsewhere")
+    with pytest.raises(ArtifactError, match=r"cannot be unpacked .* leads out of"):
+        unpack_metadata(packed)
     assert not list((checkout.parent / "elsewhere").iterdir())
+    metadata.unlink()
+    metadata.mkdir()
+    (metadata / "one").symlink_to(checkout.parent / "precious")
+    with pytest.raises(ArtifactError, match=r"cannot be unpacked .* leads out of .*; nothing was written"):
+        unpack_metadata(packed)
+    assert (checkout.parent / "precious").read_text() == "kept" and not (metadata / "good").exists()
+
+
+def test_what_cannot_be_written_is_told(checkout: Path) -> None:
+    (checkout / ".snakemake/metadata/one").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match=r"a\.tar\.gz: cannot be unpacked .*Is a directory"):
+        unpack_metadata(pack(checkout / "a.tar.gz", [member("metadata/one")]))
 
 
 @pytest.mark.parametrize(
